@@ -1,0 +1,37 @@
+// Context: the device of one rank, built once and passed. CPU: a number of threads, how BF16 operands are multiplied, memory.
+#pragma once
+#include <array>
+#include <memory>
+#include <string>
+
+#include "kernels/base/memory.h"
+
+namespace atoll {
+
+enum class Isa { kX86_64, kAvx2, kAvx512 };  // the widest one this CPU has, unless forced by ATOLL_ISA
+enum class Bf16Gemm { kAuto, kNative, kWiden };  // native: BF16 (or AMX) instructions; widen: to FP32 while packing, exact
+
+struct GemmProbe {                // what the start-up probe measured, GFLOP/s of one 512^3-like product with this context's threads
+  double native = 0, widened = 0, fp32 = 0;
+};
+
+// Back-end private state (primitive caches, thread scratch); defined by kernels/cpu, destroyed with the Context.
+struct BackendState {
+  virtual ~BackendState() = default;
+};
+
+struct Context {
+  explicit Context(int num_threads_ = 1, Memory::Bounds bounds = {}) : num_threads(num_threads_), memory(bounds) {}
+  Context(const Context&) = delete;
+  int num_threads;
+  Memory memory;
+  Bf16Gemm bf16_gemm = Bf16Gemm::kAuto;  // kAuto is replaced by the probe's choice at the first BF16 GEMM or by probe()
+  GemmProbe probe;
+  // Filled by every op (kernels/op_scope.h): what "where the time goes" is printed from. Indexed by Op (kernels/ops.h).
+  struct OpStat { int64_t calls = 0; double seconds = 0, flops = 0; };
+  std::array<OpStat, 64> op_stats{};
+  int64_t num_weight_gradient_gemms = 0;  // counted for the proof that no weight gradient is computed inside B
+  std::unique_ptr<BackendState> backend;
+};
+
+}  // namespace atoll
