@@ -1,0 +1,21 @@
+# kernels/*.cpp and kernels/cpu/*.cpp are built once for plain x86-64. kernels/cpu/isa/*.cpp are built once for each instruction set, inside namespace
+# atoll::cpu::ATOLL_ISA; the widest one the CPU has is chosen at run time. Those sources include no std container and no inline function that other sources
+# share: the linker keeps one copy of an inline function, and it might be the AVX-512 one (tests/unit/kernels checks the objects' weak symbols).
+file(GLOB kernel_sources CONFIGURE_DEPENDS kernels/*.cpp kernels/cpu/*.cpp)
+file(GLOB isa_sources CONFIGURE_DEPENDS kernels/cpu/isa/*.cpp)
+add_library(atoll_kernels STATIC ${kernel_sources})
+target_include_directories(atoll_kernels PUBLIC ${PROJECT_SOURCE_DIR})
+set(isa_flags_x86_64 "")
+set(isa_flags_avx2 -mavx2 -mfma -mf16c)
+set(isa_flags_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
+foreach(isa x86_64 avx2 avx512)
+  if(isa_sources)
+    add_library(atoll_cpu_${isa} OBJECT ${isa_sources})
+    target_include_directories(atoll_cpu_${isa} PRIVATE ${PROJECT_SOURCE_DIR})
+    target_compile_definitions(atoll_cpu_${isa} PRIVATE ATOLL_ISA=${isa})
+    target_compile_options(atoll_cpu_${isa} PRIVATE ${isa_flags_${isa}} -O3 -fopenmp)
+    target_sources(atoll_kernels PRIVATE $<TARGET_OBJECTS:atoll_cpu_${isa}>)
+  endif()
+endforeach()
+target_link_libraries(atoll_kernels PUBLIC atoll_base)
+target_link_libraries(atoll_kernels PRIVATE OpenMP::OpenMP_CXX DNNL::dnnl)

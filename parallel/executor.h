@@ -1,0 +1,37 @@
+// Runs one rank's part of a schedule on functions it is given; records what it ran. The order is the schedule's: readiness only decides how long one waits.
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "parallel/schedule.h"
+
+namespace atoll {
+
+// What the model provides. A stage's boundary tensors are owned by the model's slot; the executor moves bytes between ranks.
+struct StageFunctions {
+  std::function<void(int stage, int microbatch)> forward, backward_input, backward_weight;
+  // Contiguous bytes of the boundary activation (or its gradient) of (stage, micro-batch); valid until the matching release.
+  struct Span { void* data = nullptr; int64_t bytes = 0; };
+  std::function<Span(int stage, int microbatch)> forward_output, forward_input, backward_output, backward_input_gradient;
+  //                 sent after F of stage    received before F   received before B (d output)     sent after B (d input)
+  std::function<void(int stage, int microbatch)> release_forward_output, release_backward_input_gradient;  // called when the send is complete
+};
+
+class Executor {
+ public:
+  // pp: communicator over the pipeline's ranks. The schedule holds its sends and receives and has been checked.
+  Executor(const Schedule& schedule, Communicator& pp, StageFunctions functions);
+  void run();                                                     // one optimizer step's micro-batches
+  const std::vector<Action>& executed() const { return executed_; }  // of the last run
+  int peak_live() const { return peak_live_; }                    // most (stage, micro-batch) slots between F and B in the last run
+
+ private:
+  const Schedule& schedule_;
+  Communicator& pp_;
+  StageFunctions functions_;
+  std::vector<Action> executed_;
+  int peak_live_ = 0;
+};
+
+}  // namespace atoll
