@@ -1,0 +1,194 @@
+#include "model/stage.h"
+
+namespace atoll {
+
+Stage::Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters, const Placement& placement, Dispatcher& dispatcher, int64_t max_positions)
+    : ctx_(ctx), config_(config), parameters_(parameters), placement_(placement), type_(parameters.storage()) {
+  rope_table_ = ctx.memory.weights.take({max_positions, config.qk_rope_head_dim}, acc_dtype(type_));
+  fill_rope_table(rope_table_, config.rope_theta, config.rope_scaling);
+  for (int64_t l = placement.layers().begin; l < placement.layers().end; ++l)
+    blocks_.push_back(std::make_unique<Block>(ctx, config, parameters, l, placement.experts, dispatcher, rope_table_));
+  if (placement.is_first()) embedding_ = parameters.get("model.embed_tokens.weight").weight;
+  if (placement.is_last()) {
+    for (int k = 1; k <= config.num_nextn_predict_layers; ++k) mtp_.push_back(std::make_unique<Mtp>(ctx, config, parameters, k, placement.experts, dispatcher, rope_table_));
+    const LocalParameter& norm = parameters.get("model.norm.weight");
+    final_norm_ = norm.weight;
+    d_final_norm_ = norm.grad;
+    const LocalParameter& head = parameters.get(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    head_ = head.weight;
+    d_head_ = config.tie_word_embeddings ? parameters.embedding_grad(EmbeddingUse::kTiedHead) : head.grad;
+  }
+  kept_mtp_.resize(mtp_.size());
+  mtp_states_.resize(mtp_.size());
+}
+
+void Stage::begin(const std::vector<MicroBatch>& batches, const StepScales& scales, bool is_training) {
+  ATOLL_CHECK(num_live_ == 0, num_live_, " micro-batches of the last step are still live");
+  batches_ = &batches;
+  scales_ = scales;
+  is_training_ = is_training;
+  slot_of_.assign(batches.size(), -1);
+  sums_.reset(static_cast<int>(mtp_.size()), config_.num_blocks(), config_.n_routed_experts);
+}
+
+Stage::Slot& Stage::acquire(int m) {
+  int& index = slot_of_[static_cast<size_t>(m)];
+  if (index >= 0) return *slots_[static_cast<size_t>(index)];
+  if (free_slots_.empty()) {
+    free_slots_.push_back(static_cast<int>(slots_.size()));
+    slots_.push_back(std::make_unique<Slot>());
+    slots_.back()->blocks.resize(blocks_.size());
+    slots_.back()->mtp.resize(mtp_.size());
+    free_slots_.reserve(slots_.size());
+  }
+  index = free_slots_.back();
+  free_slots_.pop_back();
+  ++num_live_;
+  return *slots_[static_cast<size_t>(index)];
+}
+
+// A slot whose computation is done waits for its sends; whichever comes last frees it.
+void Stage::release_if_idle(int m) {
+  Slot& s = slot(m);
+  if (!s.is_done || s.output || s.d_input) return;
+  s.is_done = false;
+  free_slots_.push_back(slot_of_[static_cast<size_t>(m)]);
+  slot_of_[static_cast<size_t>(m)] = -1;
+  --num_live_;
+}
+
+Buffer Stage::boundary(int m) { return ctx_.memory.activations.take({(*batches_)[static_cast<size_t>(m)].main.size(), config_.hidden_size}, type_); }
+
+void Stage::forward(int m) {
+  Slot& s = acquire(m);
+  const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
+  Buffer h = std::move(s.input);
+  if (placement_.is_first()) {
+    h = boundary(m);
+    embedding(ctx_, {.ids_T = batch.main.ids_T(), .table_VD = embedding_, .y_TD = h});
+    if (probe.observe) probe.observe("hidden.0", h);
+  }
+  run_blocks_forward(s, batch, std::move(h));
+  if (placement_.is_last()) heads_forward(s, batch);
+  if (is_training_) return;
+  for (BlockState& b : s.blocks) b = BlockState{};
+  for (MtpState& t : s.mtp) t = MtpState{};
+  s.x.reset();
+  s.final_rstd.reset();
+  s.normed.reset();
+  s.is_done = true;
+  release_if_idle(m);
+}
+
+void Stage::run_blocks_forward(Slot& s, const MicroBatch& batch, Buffer h) {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    BlockState& state = s.blocks[i];
+    state.rows = &batch.main;
+    state.h = std::move(h);
+    BlockCall call{state, scales_, sums_, probe};
+    run_phases(*blocks_[i], blocks_[i]->forward_phases(), call);
+    h = std::move(state.out);
+  }
+  (placement_.is_last() ? s.x : s.output) = std::move(h);
+}
+
+void Stage::heads_forward(Slot& s, const MicroBatch& batch) {
+  const int64_t T = batch.main.size(), D = config_.hidden_size;
+  Segment& memory = ctx_.memory.activations;
+  s.normed = memory.take({T, D}, type_);
+  s.final_rstd = memory.take({T}, acc_dtype(type_));
+  rms_norm(ctx_, {.x_TD = s.x, .gain_D = final_norm_, .y_TD = s.normed, .rstd_T = s.final_rstd, .eps = config_.rms_norm_eps});
+  if (probe.observe) probe.observe("hidden.final_norm", s.normed);
+  auto loss = [&](const Tensor& state, const TokenRows& rows, double scale, double& sum, Buffer& d_state) {
+    if (is_training_) d_state = memory.take({rows.size(), D}, type_);
+    head_loss(ctx_, {.x_TD = state, .w_VD = head_, .labels_T = rows.labels_T(), .scale = scale, .loss_sum = &sum, .dx_TD = is_training_ ? d_state.tensor() : Tensor{},
+                     .dw_VD = is_training_ ? d_head_ : Tensor{}});
+  };
+  loss(s.normed, batch.main, scales_.loss, sums_.loss, s.d_normed);
+  const TokenRows* from = &batch.main;
+  Tensor previous = s.normed;
+  for (size_t k = 0; k < mtp_.size(); ++k) {
+    const TokenRows& rows = batch.mtp[k];
+    mtp_[k]->forward(s.mtp[k], *from, rows, previous, scales_, sums_, probe);
+    if (probe.observe) probe.observe("mtp." + std::to_string(k + 1) + ".normed", s.mtp[k].normed);
+    loss(s.mtp[k].normed, rows, scales_.mtp, sums_.mtp_loss[k], s.mtp[k].d_normed);
+    from = &rows;
+    previous = s.mtp[k].normed;
+  }
+  if (!is_training_ && keep_final_state) {
+    kept_state_ = std::move(s.normed);
+    final_state_ = kept_state_;
+    for (size_t k = 0; k < mtp_.size(); ++k) {
+      kept_mtp_[k] = std::move(s.mtp[k].normed);
+      mtp_states_[k] = kept_mtp_[k];
+    }
+  }
+}
+
+void Stage::backward_input(int m) {
+  Slot& s = slot(m);
+  const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
+  Buffer d = std::move(s.d_output);
+  if (placement_.is_last()) {
+    for (size_t k = mtp_.size(); k-- > 0;) {
+      const TokenRows& from = k == 0 ? batch.main : batch.mtp[k - 1];
+      const Tensor previous = k == 0 ? s.normed.tensor() : s.mtp[k - 1].normed.tensor();
+      const Tensor d_previous = k == 0 ? s.d_normed.tensor() : s.mtp[k - 1].d_normed.tensor();
+      mtp_[k]->backward_input(s.mtp[k], from, batch.mtp[k], previous, d_previous, scales_, sums_, probe);
+    }
+    d = std::move(s.d_normed);
+    rms_norm_backward(ctx_, {.dy_TD = d, .h_TD = s.x, .gain_D = final_norm_, .rstd_T = s.final_rstd, .dx_TD = d, .dgain_D = d_final_norm_});
+    s.x.reset();
+    s.final_rstd.reset();
+    s.normed.reset();
+  }
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    BlockState& state = s.blocks[i];
+    state.dout = std::move(d);
+    BlockCall call{state, scales_, sums_, probe};
+    run_phases(*blocks_[i], blocks_[i]->backward_input_phases(), call);
+    d = std::move(state.dh);
+  }
+  (placement_.is_first() ? s.d_embedded : s.d_input) = std::move(d);
+}
+
+void Stage::backward_weight(int m) {
+  Slot& s = slot(m);
+  const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
+  for (size_t k = mtp_.size(); k-- > 0;) mtp_[k]->backward_weight(s.mtp[k], batch.mtp[k], scales_, sums_, probe);
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    BlockCall call{s.blocks[i], scales_, sums_, probe};
+    run_phases(*blocks_[i], blocks_[i]->backward_weight_phases(), call);
+  }
+  if (placement_.is_first()) {
+    embedding_backward(ctx_, {.ids_T = batch.main.ids_T(), .dy_TD = s.d_embedded, .dtable_VD = parameters_.embedding_grad(EmbeddingUse::kInput)});
+    s.d_embedded.reset();
+  }
+  s.is_done = true;
+  release_if_idle(m);
+}
+
+StageFunctions Stage::functions() {
+  StageFunctions f;
+  auto span = [](Buffer& b) { return StageFunctions::Span{b.tensor().data, b.tensor().bytes()}; };
+  f.forward = [this](int, int m) { forward(m); };
+  f.backward_input = [this](int, int m) { backward_input(m); };
+  f.backward_weight = [this](int, int m) { backward_weight(m); };
+  f.forward_output = [this, span](int, int m) { return span(slot(m).output); };
+  f.forward_input = [this, span](int, int m) {
+    Slot& s = acquire(m);
+    s.input = boundary(m);
+    return span(s.input);
+  };
+  f.backward_output = [this, span](int, int m) {
+    Slot& s = slot(m);
+    s.d_output = boundary(m);
+    return span(s.d_output);
+  };
+  f.backward_input_gradient = [this, span](int, int m) { return span(slot(m).d_input); };
+  f.release_forward_output = [this](int, int m) { slot(m).output.reset(); release_if_idle(m); };
+  f.release_backward_input_gradient = [this](int, int m) { slot(m).d_input.reset(); release_if_idle(m); };
+  return f;
+}
+
+}  // namespace atoll

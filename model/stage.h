@@ -1,0 +1,71 @@
+// One pipeline stage of one rank: embedding (first stage), blocks, final norm, head and MTP modules (last stage), for the micro-batches of a step.
+// Policy: activations live in one slot for each live micro-batch and are freed tensor by tensor in B and W. The loss head runs forward, dx and dw in F, so no logits are kept
+// and no head product is done twice; no weight-gradient GEMM runs in B.
+#pragma once
+#include <memory>
+#include <optional>
+
+#include "model/mtp.h"
+#include "parallel/executor.h"
+
+namespace atoll {
+
+class Stage {
+ public:
+  // max_positions: longest sequence. parameters must outlive the stage.
+  Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters, const Placement& placement, Dispatcher& dispatcher, int64_t max_positions);
+
+  // batches must stay in place until the last action of the step. is_training false: F only, losses only.
+  void begin(const std::vector<MicroBatch>& batches, const StepScales& scales, bool is_training);
+  void forward(int microbatch);
+  void backward_input(int microbatch);
+  void backward_weight(int microbatch);
+  StageFunctions functions();  // for the executor; boundary tensors [T, D] in storage type
+  const StepSums& sums() const { return sums_; }
+  // Normed final state [T, D] of the last forward of a micro-batch with is_training false (last stage), kept for generation and for reading logits; empty otherwise.
+  Tensor final_state() const { return final_state_; }
+  Tensor mtp_state(int depth) const { return mtp_states_[static_cast<size_t>(depth - 1)]; }
+  Tensor head_weight() const { return head_; }
+  int64_t num_live_slots() const { return num_live_; }
+  ModelProbe probe;
+  bool keep_final_state = false;
+
+ private:
+  struct Slot {
+    Buffer input, output, d_output, d_input;  // boundary tensors
+    std::vector<BlockState> blocks;
+    Buffer x, final_rstd, normed, d_normed;   // last stage: block output, its normed state and that state's gradient
+    std::vector<MtpState> mtp;
+    Buffer d_embedded;                        // first stage
+    bool is_done = false;                     // nothing left to compute
+  };
+  Slot& slot(int microbatch) { return *slots_[static_cast<size_t>(slot_of_[static_cast<size_t>(microbatch)])]; }
+  Slot& acquire(int microbatch);
+  void release_if_idle(int microbatch);
+  void run_blocks_forward(Slot& slot, const MicroBatch& batch, Buffer h);
+  void heads_forward(Slot& slot, const MicroBatch& batch);
+  Buffer boundary(int microbatch);
+
+  Context& ctx_;
+  const ModelConfig& config_;
+  ParameterStore& parameters_;
+  Placement placement_;
+  DType type_;
+  Buffer rope_table_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<std::unique_ptr<Mtp>> mtp_;
+  Tensor embedding_, head_, d_head_, final_norm_, d_final_norm_;
+  const std::vector<MicroBatch>* batches_ = nullptr;
+  StepScales scales_;
+  bool is_training_ = true;
+  StepSums sums_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::vector<int> free_slots_, slot_of_;
+  int64_t num_live_ = 0;
+  Buffer kept_state_;
+  std::vector<Buffer> kept_mtp_;
+  Tensor final_state_;
+  std::vector<Tensor> mtp_states_;
+};
+
+}  // namespace atoll
