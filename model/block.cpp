@@ -94,14 +94,14 @@ void Block::attn_backward(BlockCall& c) const {
 void Block::mlp_weights(BlockCall& c) const {
   BlockState& s = c.state;
   if (moe_)
-    moe_->backward_weight(s.moe, s.x_post, s.dout);
+    moe_->backward_weight(s.moe, s.x_post, s.dout, c.accumulate);
   else
-    mlp_->backward_weight(s.mlp, s.x_post, s.dout);
+    mlp_->backward_weight(s.mlp, s.x_post, s.dout, c.accumulate);
   s.x_post.reset();
   s.dout.reset();
 }
 
-void Block::attn_weights(BlockCall& c) const { mla_.backward_weight(c.state.mla); }
+void Block::attn_weights(BlockCall& c) const { mla_.backward_weight(c.state.mla, c.accumulate); }
 
 void run_phases(const Block& block, std::span<const Block::Phase> phases, BlockCall& call) {
   for (const Block::Phase& phase : phases) (block.*phase.run)(call);

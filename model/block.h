@@ -27,6 +27,7 @@ struct BlockCall {  // what every phase is given
   const StepScales& scales;
   StepSums& sums;
   const ModelProbe& probe;
+  bool accumulate = true;  // W: false in the first micro-batch of a step, whose GEMMs overwrite the main gradients
 };
 
 class Block {

@@ -109,11 +109,11 @@ Buffer Mla::backward_input(MlaState& s, const TokenRows& rows, Buffer d_out) con
   return d_x;
 }
 
-void Mla::backward_weight(MlaState& s) const {
-  linear_backward_weight(ctx_, {.dy_TN = s.d_out, .x_TK = s.o, .dw_NK = g_.o});
-  linear_backward_weight(ctx_, {.dy_TN = s.d_kv, .x_TK = s.kv_latent, .dw_NK = g_.kv_b});
-  if (has_q_latent()) linear_backward_weight(ctx_, {.dy_TN = s.d_q, .x_TK = s.q_latent, .dw_NK = g_.q_b});
-  linear_backward_weight(ctx_, {.dy_TN = s.d_qkv_a, .x_TK = s.x, .dw_NK = g_.qkv_a});
+void Mla::backward_weight(MlaState& s, bool accumulate) const {
+  linear_backward_weight(ctx_, {.dy_TN = s.d_out, .x_TK = s.o, .dw_NK = g_.o, .accumulate = accumulate});
+  linear_backward_weight(ctx_, {.dy_TN = s.d_kv, .x_TK = s.kv_latent, .dw_NK = g_.kv_b, .accumulate = accumulate});
+  if (has_q_latent()) linear_backward_weight(ctx_, {.dy_TN = s.d_q, .x_TK = s.q_latent, .dw_NK = g_.q_b, .accumulate = accumulate});
+  linear_backward_weight(ctx_, {.dy_TN = s.d_qkv_a, .x_TK = s.x, .dw_NK = g_.qkv_a, .accumulate = accumulate});
   s = MlaState{};
 }
 

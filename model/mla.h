@@ -34,7 +34,7 @@ class Mla {
   Buffer forward(MlaState& state, const TokenRows& rows) const;
   // d_out [T, D]: gradient of the output (kept until backward_weight); returns the gradient of the normed input [T, D].
   Buffer backward_input(MlaState& state, const TokenRows& rows, Buffer d_out) const;
-  void backward_weight(MlaState& state) const;  // frees the state
+  void backward_weight(MlaState& state, bool accumulate) const;  // frees the state; accumulate false (first micro-batch of a step): overwrites
 
  private:
   Tensor q_rope(const Tensor& q_TQ) const;      // [T, H, rope] view of the heads' last columns

@@ -32,9 +32,9 @@ Buffer Mlp::backward_input(MlpState& s, const Tensor& dy) const {
   return dx;
 }
 
-void Mlp::backward_weight(MlpState& s, const Tensor& x, const Tensor& dy) const {
-  linear_backward_weight(ctx_, {.dy_TN = dy, .x_TK = s.act, .dw_NK = g_.down});
-  linear_backward_weight(ctx_, {.dy_TN = s.gate_up, .x_TK = x, .dw_NK = g_.gate_up});
+void Mlp::backward_weight(MlpState& s, const Tensor& x, const Tensor& dy, bool accumulate) const {
+  linear_backward_weight(ctx_, {.dy_TN = dy, .x_TK = s.act, .dw_NK = g_.down, .accumulate = accumulate});
+  linear_backward_weight(ctx_, {.dy_TN = s.gate_up, .x_TK = x, .dw_NK = g_.gate_up, .accumulate = accumulate});
   s = MlpState{};
 }
 

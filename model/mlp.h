@@ -21,7 +21,7 @@ class Mlp {
   Mlp(Context& ctx, const MlpTensors& weights, const MlpTensors& grads) : ctx_(ctx), w_(weights), g_(grads) {}
   Buffer forward(MlpState& state, const Tensor& x_TD) const;
   Buffer backward_input(MlpState& state, const Tensor& dy_TD) const;                        // returns dx [T, D]
-  void backward_weight(MlpState& state, const Tensor& x_TD, const Tensor& dy_TD) const;     // frees the state
+  void backward_weight(MlpState& state, const Tensor& x_TD, const Tensor& dy_TD, bool accumulate) const;  // frees the state
 
  private:
   Context& ctx_;

@@ -186,11 +186,11 @@ Buffer Moe::combine_gradient(MoeState& s, const TokenRows& rows, const StepScale
   return dx;
 }
 
-void Moe::backward_weight(MoeState& s, const Tensor& x, const Tensor& dy) const {
-  grouped_linear_backward_weight(ctx_, {.dy_RN = s.expert_dy, .x_RK = s.act, .dw_ENK = g_.expert_down, .offsets = s.plan.expert_offsets});
-  grouped_linear_backward_weight(ctx_, {.dy_RN = s.gate_up, .x_RK = s.expert_x, .dw_ENK = g_.expert_gate_up, .offsets = s.plan.expert_offsets});
-  if (has_shared_) shared_.backward_weight(s.shared, x, dy);
-  linear_backward_weight(ctx_, {.dy_TN = s.d_logits, .x_TK = x, .dw_NK = g_.gate});
+void Moe::backward_weight(MoeState& s, const Tensor& x, const Tensor& dy, bool accumulate) const {
+  grouped_linear_backward_weight(ctx_, {.dy_RN = s.expert_dy, .x_RK = s.act, .dw_ENK = g_.expert_down, .offsets = s.plan.expert_offsets, .accumulate = accumulate});
+  grouped_linear_backward_weight(ctx_, {.dy_RN = s.gate_up, .x_RK = s.expert_x, .dw_ENK = g_.expert_gate_up, .offsets = s.plan.expert_offsets, .accumulate = accumulate});
+  if (has_shared_) shared_.backward_weight(s.shared, x, dy, accumulate);
+  linear_backward_weight(ctx_, {.dy_TN = s.d_logits, .x_TK = x, .dw_NK = g_.gate, .accumulate = accumulate});
   for (Buffer* b : {&s.scores, &s.topk_idx, &s.topk_weight, &s.f, &s.row_of, &s.token_of, &s.slot_of, &s.expert_x, &s.gate_up, &s.act, &s.expert_dy, &s.d_logits}) b->reset();
 }
 

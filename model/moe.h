@@ -41,7 +41,7 @@ class Moe {
   void dispatch_gradient(MoeState& state, const Tensor& dy_TD) const;
   void experts_backward(MoeState& state, const Tensor& dy_TD) const;
   Buffer combine_gradient(MoeState& state, const TokenRows& rows, const StepScales& scales) const;  // dx [T, D]
-  void backward_weight(MoeState& state, const Tensor& x_TD, const Tensor& dy_TD) const;             // frees the state
+  void backward_weight(MoeState& state, const Tensor& x_TD, const Tensor& dy_TD, bool accumulate) const;  // frees the state
 
  private:
   void send_to_experts(MoeState& state, const Tensor& rows_source, bool with_weights) const;

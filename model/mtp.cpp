@@ -65,10 +65,10 @@ void Mtp::backward_input(MtpState& s, const TokenRows& from, const TokenRows& ro
   s.hnorm_rstd.reset();
 }
 
-void Mtp::backward_weight(MtpState& s, const TokenRows& rows, const StepScales& scales, StepSums& sums, const ModelProbe& probe) const {
-  BlockCall call{s.block, scales, sums, probe};
+void Mtp::backward_weight(MtpState& s, const TokenRows& rows, const StepScales& scales, StepSums& sums, const ModelProbe& probe, bool accumulate) const {
+  BlockCall call{s.block, scales, sums, probe, accumulate};
   run_phases(block_, block_.backward_weight_phases(), call);
-  linear_backward_weight(ctx_, {.dy_TN = s.dx, .x_TK = s.joined, .dw_NK = eh_proj_.grad});
+  linear_backward_weight(ctx_, {.dy_TN = s.dx, .x_TK = s.joined, .dw_NK = eh_proj_.grad, .accumulate = accumulate});
   embedding_backward(ctx_, {.ids_T = rows.ids_T(), .dy_TD = s.d_embedded, .dtable_VD = d_table_});
   s.dx.reset();
   s.joined.reset();

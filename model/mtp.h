@@ -19,7 +19,7 @@ class Mtp {
   void forward(MtpState& state, const TokenRows& from, const TokenRows& rows, const Tensor& previous_TD, const StepScales&, StepSums&, const ModelProbe&) const;
   // state.d_normed holds the gradient of h^k; adds the gradient of h^{k-1} into d_previous_TD.
   void backward_input(MtpState& state, const TokenRows& from, const TokenRows& rows, const Tensor& previous_TD, const Tensor& d_previous_TD, const StepScales&, StepSums&, const ModelProbe&) const;
-  void backward_weight(MtpState& state, const TokenRows& rows, const StepScales&, StepSums&, const ModelProbe&) const;  // frees the state
+  void backward_weight(MtpState& state, const TokenRows& rows, const StepScales&, StepSums&, const ModelProbe&, bool accumulate) const;  // frees the state
 
  private:
   Context& ctx_;

@@ -67,7 +67,7 @@ bool follows(const ParameterSpec& spec, const ParameterSpec* previous) {
   if (spec.expert < 0 || previous->expert < 0) return false;
   return ends_with(spec.name, "gate_proj.weight") || (ends_with(spec.name, "down_proj.weight") && ends_with(previous->name, "down_proj.weight"));
 }
-const char kEmbeddingName[] = "model.embed_tokens.weight";
+const char kEmbeddingName[] = "model.embed_tokens.weight", kHeadName[] = "lm_head.weight";
 }  // namespace
 
 ParameterStore::ParameterStore(Context& ctx, const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement, DType storage) : storage_(storage) {
@@ -123,7 +123,7 @@ ParameterStore::ParameterStore(Context& ctx, const ModelConfig& config, const st
     extra_grads_[extra] = ctx.memory.grads.take({V, D}, acc);
     embedding_grads_[static_cast<size_t>(use)] = extra_grads_[extra++];
   }
-  zero_grads();
+  zero_grads(true);
 }
 
 const LocalParameter* ParameterStore::find(const std::string& name) const {
@@ -163,8 +163,10 @@ Tensor ParameterStore::router_bias(int64_t layer) const {
   return {};
 }
 
-void ParameterStore::zero_grads() {
-  std::memset(grads_.tensor().data, 0, static_cast<size_t>(grads_.tensor().bytes()));
+void ParameterStore::zero_grads(bool all) {
+  if (all) std::memset(grads_.tensor().data, 0, static_cast<size_t>(grads_.tensor().bytes()));
+  for (LocalParameter& p : parameters_)
+    if (!all && !p.is_replica && (p.spec->is_vector || p.spec->name == kEmbeddingName || p.spec->name == kHeadName)) std::memset(p.grad.data, 0, static_cast<size_t>(p.grad.bytes()));
   for (Buffer& b : extra_grads_)
     if (b) std::memset(b.tensor().data, 0, static_cast<size_t>(b.tensor().bytes()));
 }

@@ -52,7 +52,8 @@ class ParameterStore {
   const std::vector<Bias>& router_biases() const { return biases_; }
   // Accumulators of the embedding on this rank; empty where that use is not here. kInput on the first stage is the parameter's own grad.
   Tensor embedding_grad(EmbeddingUse use) const { return embedding_grads_[static_cast<size_t>(use)]; }
-  void zero_grads();
+  // Zeroes the gradients that no GEMM overwrites in the first micro-batch: norm gains, embedding, head (everything, if `all`).
+  void zero_grads(bool all = false);
   DType storage() const { return storage_; }
   int64_t num_local_elements() const { return num_elements_; }
 

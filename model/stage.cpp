@@ -155,9 +155,9 @@ void Stage::backward_input(int m) {
 void Stage::backward_weight(int m) {
   Slot& s = slot(m);
   const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
-  for (size_t k = mtp_.size(); k-- > 0;) mtp_[k]->backward_weight(s.mtp[k], batch.mtp[k], scales_, sums_, probe);
+  for (size_t k = mtp_.size(); k-- > 0;) mtp_[k]->backward_weight(s.mtp[k], batch.mtp[k], scales_, sums_, probe, m > 0);
   for (size_t i = blocks_.size(); i-- > 0;) {
-    BlockCall call{s.blocks[i], scales_, sums_, probe};
+    BlockCall call{s.blocks[i], scales_, sums_, probe, m > 0};
     run_phases(*blocks_[i], blocks_[i]->backward_weight_phases(), call);
   }
   if (placement_.is_first()) {

@@ -1,0 +1,88 @@
+#include "trainer/engine.h"
+
+#include <algorithm>
+
+#include "kernels/ops.h"
+
+namespace atoll {
+namespace {
+Placement place(const EngineOptions& o, const Mesh& mesh, int rank) {
+  Placement p;
+  p.stage = mesh.index(Axis::kPp, rank);
+  p.num_stages = mesh.size(Axis::kPp);
+  p.stage_layers = split_layers(o.model, p.num_stages, o.stage_layers);
+  p.experts = split_evenly(o.model.n_routed_experts, mesh.size(Axis::kEp), mesh.index(Axis::kEp, rank));
+  return p;
+}
+
+// Only the forward actions of a schedule: what an evaluation runs.
+Schedule forward_only(Schedule schedule) {
+  for (auto& actions : schedule.actions)
+    std::erase_if(actions, [](const Action& a) { return a.kind != ActionKind::kForward && a.kind != ActionKind::kSendForward && a.kind != ActionKind::kRecvForward; });
+  return schedule;
+}
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, Communicator& world)
+    : options_(options), mesh_(world.size(), options.mesh), groups_(mesh_, world), ctx_(options.threads, options.memory), manifest_(parameter_manifest(options.model)),
+      placement_(place(options, mesh_, world.rank())) {
+  ctx_.bf16_gemm = options.bf16_gemm;
+  parameters_ = std::make_unique<ParameterStore>(ctx_, options_.model, manifest_, placement_, options.storage);
+  dispatcher_ = std::make_unique<Dispatcher>(*groups_.ep, static_cast<int>(options_.model.n_routed_experts));
+  stage_ = std::make_unique<Stage>(ctx_, options_.model, *parameters_, placement_, *dispatcher_, options.max_sequence);
+  optimizer_ = std::make_unique<ShardedAdamW>(ctx_, *parameters_, groups_, options.moments);
+  stage_parameters_ = stage_parameter_indices(options_.model, manifest_, placement_);
+}
+
+void Engine::initialize() {
+  for (const ShardedAdamW::Owned& o : optimizer_->owned()) initial_rows(options_.model, *o.parameter->spec, options_.seed, o.rows.begin, o.master);
+  publish_weights();
+}
+
+void Engine::publish_weights() {
+  optimizer_->publish(ctx_.memory.comm);
+  send_embedding_to_last_stage();
+}
+
+Engine::Pipeline& Engine::pipeline(int n) {
+  auto [it, is_new] = pipelines_.try_emplace(n);
+  Pipeline& p = it->second;
+  if (is_new) {
+    p.schedule = with_communication(build_schedule(options_.schedule, groups_.pp->size(), n));
+    const std::vector<std::string> violations = check(p.schedule);
+    ATOLL_CHECK(violations.empty(), "schedule ", p.schedule.name, ": ", violations.front());
+    p.executor = std::make_unique<Executor>(p.schedule, *groups_.pp, stage_->functions());
+  }
+  return p;
+}
+
+Engine::Pipeline& Engine::forward_pipeline(int n) {
+  auto [it, is_new] = forward_pipelines_.try_emplace(n);
+  if (is_new) {
+    it->second.schedule = forward_only(with_communication(gpipe(groups_.pp->size(), n)));
+    it->second.executor = std::make_unique<Executor>(it->second.schedule, *groups_.pp, stage_->functions());
+  }
+  return it->second;
+}
+
+EvalResult Engine::evaluate(std::vector<MicroBatch>& batches) {
+  const size_t depth = static_cast<size_t>(options_.model.num_nextn_predict_layers);
+  EvalResult r;
+  r.mtp_labels.assign(depth, 0);
+  for (MicroBatch& b : batches) {
+    b.derive_mtp(static_cast<int>(depth));
+    r.labels += b.main.num_labels();
+    for (size_t k = 0; k < depth; ++k) r.mtp_labels[k] += b.mtp[k].num_labels();
+  }
+  groups_.dp->sum_in_rank_order(std::span<int64_t>(&r.labels, 1));
+  groups_.dp->sum_in_rank_order(std::span<int64_t>(r.mtp_labels));
+  stage_->begin(batches, StepScales{}, false);
+  forward_pipeline(static_cast<int>(batches.size())).executor->run();
+  StepSums sums = stage_->sums();
+  sum_over_ranks(sums);
+  r.loss_sum = sums.loss;
+  r.mtp_loss_sum = sums.mtp_loss;
+  return r;
+}
+
+}  // namespace atoll

@@ -1,0 +1,108 @@
+// One rank's part of the training computation: model, groups, executor, optimizer. Knows no files and no clock; the Trainer feeds it.
+#pragma once
+#include <map>
+#include <memory>
+
+#include "model/stage.h"
+#include "parallel/executor.h"
+#include "parallel/process_groups.h"
+#include "trainer/sharded_adamw.h"
+
+namespace atoll {
+
+// Faults that tests plant in the production path, to prove that the checks of equality catch them.
+enum class PlantedFault { kNone, kLossScaledOnOneRank, kBiasUpdatedOnOneStage, kGradientCountedTwice };
+
+struct EngineOptions {
+  ModelConfig model;
+  MeshSizes mesh;
+  DType storage = DType::kBF16, moments = DType::kF32;
+  std::string schedule = "1f1b";
+  std::vector<int> stage_layers;  // empty: by rule
+  int threads = 1;
+  int64_t max_sequence = 4096;
+  uint64_t seed = 1;
+  AdamWSettings adamw;
+  Memory::Bounds memory;
+  Bf16Gemm bf16_gemm = Bf16Gemm::kAuto;
+  PlantedFault fault = PlantedFault::kNone;
+};
+
+struct StepPlan {  // what the schedules say for this step
+  double lr = 0, mtp_lambda = 0, balance_alpha = 0, bias_gamma = 0;
+  double clip_norm = 1.0;   // <= 0: no clipping
+  int64_t step = 1;         // 1-based optimizer step, for the bias correction
+};
+
+struct StepResult {
+  double loss = 0, balance = 0, total = 0;  // means over the step's labels; balance carries alpha
+  std::vector<double> mtp_loss;
+  std::vector<double> balance_of_layer;     // [block], alpha included
+  double grad_norm = 0, clip = 1;
+  bool applied = true;
+  std::string reason;                       // why the update was skipped
+  int64_t labels = 0, tokens = 0, sequences = 0;
+  double expert_load_max_over_mean = 0;     // worst layer
+  std::vector<int64_t> expert_counts;       // [block, expert], global, this stage's layers
+  int64_t bytes_sent = 0, dispatch_bytes = 0, combine_bytes = 0;  // by this rank
+};
+
+struct EvalResult {
+  double loss_sum = 0;
+  std::vector<double> mtp_loss_sum;
+  int64_t labels = 0;
+  std::vector<int64_t> mtp_labels;
+};
+
+class Engine {
+ public:
+  Engine(const EngineOptions& options, Communicator& world);
+
+  // One optimizer step on this rank's micro-batches (all ranks of a pipeline pass the same ones; all ranks the same number). Collective.
+  StepResult train_step(std::vector<MicroBatch>& batches, const StepPlan& plan);
+  // Forward and backward only: gradients stay un-reduced in the parameters. What train_step begins with.
+  StepSums accumulate_gradients(std::vector<MicroBatch>& batches, const StepPlan& plan, StepResult& result);
+  EvalResult evaluate(std::vector<MicroBatch>& batches);  // forward only. Collective
+
+  void initialize();  // weights from the seed
+  Context& ctx() { return ctx_; }
+  const Mesh& mesh() const { return mesh_; }
+  const ProcessGroups& groups() const { return groups_; }
+  ProcessGroups& groups() { return groups_; }
+  const Placement& placement() const { return placement_; }
+  const std::vector<ParameterSpec>& manifest() const { return manifest_; }
+  ParameterStore& parameters() { return *parameters_; }
+  ShardedAdamW& optimizer() { return *optimizer_; }
+  Stage& stage() { return *stage_; }
+  const EngineOptions& options() const { return options_; }
+  const Executor& executor(int num_microbatches) { return *pipeline(num_microbatches).executor; }
+  const Schedule& schedule(int num_microbatches) { return pipeline(num_microbatches).schedule; }
+  void publish_weights();  // after masters or biases were changed from outside
+
+ private:
+  struct Pipeline { Schedule schedule; std::unique_ptr<Executor> executor; };
+  Pipeline& pipeline(int num_microbatches);
+  Pipeline& forward_pipeline(int num_microbatches);
+  void add_embedding_uses();
+  double global_norm();
+  void sum_over_ranks(StepSums& sums);
+  void update_router_bias(const std::vector<int64_t>& counts, double gamma);
+  void send_embedding_to_last_stage();
+  void measure_load(StepResult& result);
+
+  EngineOptions options_;
+  Mesh mesh_;
+  ProcessGroups groups_;
+  Context ctx_;
+  std::vector<ParameterSpec> manifest_;
+  Placement placement_;
+  std::unique_ptr<ParameterStore> parameters_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  std::unique_ptr<Stage> stage_;
+  std::unique_ptr<ShardedAdamW> optimizer_;
+  std::map<int, Pipeline> pipelines_, forward_pipelines_;
+  std::vector<int> stage_parameters_;
+  std::vector<double> norm_sums_, sums_buffer_;
+};
+
+}  // namespace atoll

@@ -1,0 +1,44 @@
+// ZeRO-1 AdamW: master weights and moments of whole rows, each row on one rank of its (expert-)data-parallel group.
+// Policy: master is FP32 (FP64) and is the weight itself where storage has that type. Router biases are not optimizer parameters.
+#pragma once
+#include <vector>
+
+#include "model/parameters.h"
+#include "parallel/process_groups.h"
+
+namespace atoll {
+
+struct AdamWSettings { double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1; };
+
+class ShardedAdamW {
+ public:
+  struct Owned {
+    const LocalParameter* parameter = nullptr;
+    Range rows;                              // of the parameter
+    Tensor master, m, v, grad, weight;       // [rows, cols] or [rows]
+  };
+  ShardedAdamW(Context& ctx, ParameterStore& parameters, const ProcessGroups& groups, DType moments);
+
+  const std::vector<Owned>& owned() const { return owned_; }
+  // Weights from masters, on all ranks of the groups. After loading and after each step.
+  void publish(Segment& scratch);
+  // Sums of the gradients land in owned().grad.
+  void reduce_gradients(Segment& scratch);
+  // Squares of this rank's owned gradient rows, one FP64 sum a parameter of the stage; 0 where this rank owns no row.
+  void sums_of_squares(const std::vector<int>& stage_parameters, std::vector<double>& sums);
+  void step(const AdamWSettings& settings, double lr, double grad_scale, int64_t step);
+  int64_t state_bytes() const { return state_.tensor().bytes() + moments_.tensor().bytes(); }  // of this rank: masters and moments
+
+ private:
+  Context& ctx_;
+  ParameterStore& parameters_;
+  const ProcessGroups& groups_;
+  Buffer state_, moments_;
+  std::vector<Owned> owned_;
+  std::vector<Tensor> dense_grads_, expert_grads_, dense_weights_, expert_weights_;
+};
+
+// Global indices (in the manifest) of the parameters of this stage, experts of all ep ranks included, in manifest order.
+std::vector<int> stage_parameter_indices(const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement);
+
+}  // namespace atoll
