@@ -1,0 +1,124 @@
+// Runs every declared op case (op_cases.h). Tolerance is derived: an op's error against the double oracle is at most twice that of the same maths rounded
+// as the dtype rounds, plus the last bit of what is stored.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "kernels/cpu/isa.h"
+#include "op_cases.h"
+
+namespace atoll::test {
+namespace {
+
+double unit_roundoff(DType dtype) { return dtype == DType::kF64 ? 0x1p-48 : dtype == DType::kF32 ? 0x1p-23 : 0x1p-8; }
+
+std::vector<Isa> isas() {
+  std::vector<Isa> all;
+  for (Isa isa : {Isa::kX86_64, Isa::kAvx2, Isa::kAvx512})
+    if (cpu::has_isa(isa)) all.push_back(isa);
+  return all;
+}
+
+Arrays run(const OpCase& c, DType dtype, Isa isa, int threads, const Arrays& in) {
+  Context ctx(threads);
+  cpu::set_isa(ctx, isa);
+  return c.run(ctx, dtype, in);
+}
+
+bool same_bits(const Array& a, const Array& b) { return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0); }
+
+bool is_in(const std::vector<std::string>& names, const std::string& name) {
+  for (const std::string& n : names)
+    if (n == name) return true;
+  return false;
+}
+
+void check_against_oracle(const OpCase& c, DType dtype, const Arrays& got, const Arrays& exact, const Arrays& rounded) {
+  REQUIRE(got.size() == exact.size());
+  for (const auto& [name, want] : exact) {
+    INFO("output " << name);
+    REQUIRE(got.count(name) == 1);
+    if (is_in(c.exact, name)) {
+      CHECK(got.at(name) == want);
+      continue;
+    }
+    const double tolerance = 2 * relative_error(rounded.at(name), want) + unit_roundoff(dtype) / 2;
+    CHECK(relative_error(got.at(name), want) <= tolerance);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("Every op has a case") {
+  std::set<Op> declared;
+  std::set<std::string> names;
+  for (const OpCase& c : op_cases()) {
+    declared.insert(c.op);
+    CHECK(names.insert(c.name).second);
+  }
+  for (int op = 0; op < static_cast<int>(Op::kNumOps); ++op) {
+    INFO(name_of(static_cast<Op>(op)));
+    CHECK(std::string(name_of(static_cast<Op>(op))) != "?");
+    CHECK(declared.count(static_cast<Op>(op)) == 1);
+  }
+}
+
+TEST_CASE("Every op agrees with its double oracle on every instruction set") {
+  for (const OpCase& c : op_cases()) {
+    const Arrays in = c.inputs();
+    const Arrays exact = c.oracle(in, Rounding{});
+    for (DType dtype : c.dtypes) {
+      const Arrays rounded = c.oracle(in, Rounding{dtype, false});
+      for (Isa isa : isas()) {
+        INFO(c.name << " " << name_of(dtype) << " " << name_of(isa));
+        check_against_oracle(c, dtype, run(c, dtype, isa, 1, in), exact, rounded);
+      }
+    }
+  }
+}
+
+TEST_CASE("Bits of every op do not depend on the thread count, and repeat") {
+  for (const OpCase& c : op_cases()) {
+    const Arrays in = c.inputs();
+    for (DType dtype : c.dtypes) {
+      const Arrays one = run(c, dtype, best_isa(), 1, in);
+      for (int threads : {1, 2, 3}) {
+        const Arrays other = run(c, dtype, best_isa(), threads, in);
+        for (const auto& [name, values] : one) {
+          INFO(c.name << " " << name_of(dtype) << " " << threads << " threads, output " << name);
+          CHECK(same_bits(values, other.at(name)));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("Every backward op agrees with finite differences") {
+  for (const OpCase& c : op_cases()) {
+    if (!c.objective) continue;
+    const Arrays in = c.inputs();
+    const Arrays got = run(c, DType::kF64, best_isa(), 1, in);
+    for (const auto& [input, output] : c.gradients) {
+      INFO(c.name << ": d objective / d " << input << " is " << output);
+      const Array& gradient = got.at(output);
+      REQUIRE(gradient.size() == in.at(input).size());
+      double largest = 0;
+      for (double g : gradient) largest = std::max(largest, std::abs(g));
+      const size_t step = std::max<size_t>(1, gradient.size() / 64);
+      for (size_t i = 0; i < gradient.size(); i += step) {
+        const double h = 0x1p-14;
+        const auto at = [&](double shift) {
+          Arrays moved = in;
+          moved.at(input)[i] += shift;
+          return c.objective(moved);
+        };
+        const double numeric = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h);  // error O(h^4)
+        INFO("entry " << i);
+        CHECK(std::abs(numeric - gradient[i]) <= 1e-7 * std::max(largest, 1e-3));
+      }
+    }
+  }
+}
+
+}  // namespace atoll::test
