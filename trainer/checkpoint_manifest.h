@@ -51,8 +51,9 @@ struct Manifest {
   std::string to_json() const;
   // DataError that says what is wrong. `text` has passed its hash, but is validated like foreign input all the same.
   static Manifest parse(const std::string& text);
-  // DataError unless the shards of every tensor cover each row exactly once, lie in range and name existing files. Sorts tensors and shards.
-  void validate();
+  // Sorts tensors by (kind, name) and shards by row, merging what several ranks said of one tensor. DataError unless the shards of every tensor cover each row
+  // exactly once, lie in range and name listed files, and file names are plain and unique.
+  void normalize();
   // The CHECKSUMS file, in the format of `xxhsum -c`: all files and the manifest itself.
   std::string checksums(const std::string& manifest_hash) const;
 };
