@@ -8,7 +8,8 @@ packages_to_build=(
   libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
   libhdf5-dev libsentencepiece-dev libxxhash-dev libzstd-dev
 )
-packages_to_test=(catch2 jq git util-linux procps)
+packages_to_test=(catch2 git)
+packages_to_accept=(jq)
 
 # Prints those of its arguments that dpkg does not have installed.
 packages_missing() {
