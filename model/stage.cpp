@@ -60,6 +60,7 @@ void Stage::release_if_idle(int m) {
 Buffer Stage::boundary(int m) { return ctx_.memory.activations.take({(*batches_)[static_cast<size_t>(m)].main.size(), config_.hidden_size}, type_); }
 
 void Stage::forward(int m) {
+  current_ = m;
   Slot& s = acquire(m);
   const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
   Buffer h = std::move(s.input);

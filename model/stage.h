@@ -26,6 +26,7 @@ class Stage {
   Tensor final_state() const { return final_state_; }
   Tensor mtp_state(int depth) const { return mtp_states_[static_cast<size_t>(depth - 1)]; }
   Tensor head_weight() const { return head_; }
+  int current_microbatch() const { return current_; }  // of the action that runs, for probes
   int64_t num_live_slots() const { return num_live_; }
   ModelProbe probe;
   bool keep_final_state = false;
@@ -62,6 +63,7 @@ class Stage {
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<int> free_slots_, slot_of_;
   int64_t num_live_ = 0;
+  int current_ = 0;
   Buffer kept_state_;
   std::vector<Buffer> kept_mtp_;
   Tensor final_state_;

@@ -77,6 +77,9 @@ class Engine {
   const EngineOptions& options() const { return options_; }
   const Executor& executor(int num_microbatches) { return *pipeline(num_microbatches).executor; }
   const Schedule& schedule(int num_microbatches) { return pipeline(num_microbatches).schedule; }
+  void reduce_gradients();   // after accumulate_gradients: uses of the embedding added, sums over ranks in the owned rows
+  double global_norm();      // of the reduced gradients
+  void update_router_bias(const std::vector<int64_t>& counts, double gamma);
   void publish_weights();  // after masters or biases were changed from outside
 
  private:
@@ -84,9 +87,7 @@ class Engine {
   Pipeline& pipeline(int num_microbatches);
   Pipeline& forward_pipeline(int num_microbatches);
   void add_embedding_uses();
-  double global_norm();
   void sum_over_ranks(StepSums& sums);
-  void update_router_bias(const std::vector<int64_t>& counts, double gamma);
   void send_embedding_to_last_stage();
   void measure_load(StepResult& result);
 

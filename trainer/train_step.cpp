@@ -14,8 +14,7 @@ StepResult Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& 
   StepResult result;
   const int64_t sent = groups_.bytes_sent();
   StepSums sums = accumulate_gradients(batches, plan, result);
-  add_embedding_uses();
-  optimizer_->reduce_gradients(ctx_.memory.comm);
+  reduce_gradients();
   result.grad_norm = global_norm();
   if (!std::isfinite(result.total) || !std::isfinite(result.grad_norm)) {  // the same on every rank: both are global
     result.applied = false;
@@ -30,6 +29,11 @@ StepResult Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& 
   result.expert_counts = std::move(sums.expert_counts);
   result.bytes_sent = groups_.bytes_sent() - sent;
   return result;
+}
+
+void Engine::reduce_gradients() {
+  add_embedding_uses();
+  optimizer_->reduce_gradients(ctx_.memory.comm);
 }
 
 StepSums Engine::accumulate_gradients(std::vector<MicroBatch>& batches, const StepPlan& plan, StepResult& result) {

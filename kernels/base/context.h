@@ -27,6 +27,7 @@ struct Context {
   Memory memory;
   Bf16Gemm bf16_gemm = Bf16Gemm::kAuto;  // kAuto is replaced by the probe's choice at the first BF16 GEMM or by probe()
   GemmProbe probe;
+  bool round_outputs_to_bf16 = false;  // FP64 only: every op's storage-typed outputs are rounded to BF16 values. What a BF16 run's error is measured against
   // Filled by every op (kernels/op_scope.h): what "where the time goes" is printed from. Indexed by Op (kernels/ops.h).
   struct OpStat { int64_t calls = 0; double seconds = 0, flops = 0; };
   std::array<OpStat, 64> op_stats{};

@@ -1,0 +1,147 @@
+#include "engine_fixture.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/base/rng.h"
+
+namespace atoll::test {
+namespace {
+std::vector<double> to_double(const Tensor& t) {
+  std::vector<double> v(static_cast<size_t>(t.size()));
+  for (size_t i = 0; i < v.size(); ++i)
+    v[i] = t.dtype == DType::kF64 ? t.as<double>()[i] : t.dtype == DType::kF32 ? t.as<float>()[i] : static_cast<double>(static_cast<float>(t.as<bf16>()[i]));
+  return v;
+}
+
+// Writes rows of one rank into the whole tensor.
+void put_rows(std::map<std::string, std::vector<double>>& into, const LocalParameter& p, Range rows, const Tensor& value) {
+  std::vector<double>& whole = into[p.spec->name];
+  whole.resize(static_cast<size_t>(p.spec->rows * p.spec->cols));
+  const std::vector<double> v = to_double(value);
+  std::copy(v.begin(), v.end(), whole.begin() + rows.begin * p.spec->cols);
+}
+
+// Rows this rank sends to other ep ranks, from the routing of its own tokens alone: recomputed from the top-k ids that the probe sees.
+struct DispatchCount {
+  int64_t remote_rows = 0;
+  void watch(Engine& engine) {
+    const int64_t experts = engine.options().model.n_routed_experts;
+    const Communicator& ep = *engine.groups().ep;
+    engine.stage().probe.observe = [this, experts, size = ep.size(), rank = ep.rank()](const std::string& name, const Tensor& t) {
+      if (name.find("topk_ids") == std::string::npos) return;
+      const Range mine = split_evenly(experts, size, rank);
+      for (int64_t i = 0; i < t.size(); ++i) remote_rows += t.as<int32_t>()[i] < mine.begin || t.as<int32_t>()[i] >= mine.end;
+    };
+  }
+};
+}  // namespace
+
+std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_size, int dp_rank) {
+  const Rng rng(17, "fixture");
+  const std::vector<int> sequences_of_microbatch = {2, 1, 5, 3};
+  uint64_t at = static_cast<uint64_t>(step) * 100000;
+  std::vector<MicroBatch> batches;
+  for (int count : sequences_of_microbatch) {
+    MicroBatch batch;
+    batch.clear();
+    const Range mine = split_evenly(count, dp_size, dp_rank);
+    for (int s = 0; s < count; ++s) {
+      const int n = 3 + static_cast<int>(rng.below(at++, 15));
+      std::vector<int32_t> ids(n), labels(n), documents{0};
+      for (int i = 0; i < n; ++i) ids[i] = static_cast<int32_t>(rng.below(at++, model.vocab_size));
+      for (int i = 0; i < n; ++i) labels[i] = i + 1 < n && rng.below(at++, 8) != 0 ? ids[i + 1] : kIgnoredLabel;
+      if (n > 8) documents.push_back(1 + static_cast<int32_t>(rng.below(at++, 6)));
+      if (s >= mine.begin && s < mine.end) batch.add_sequence(ids, labels, documents);
+    }
+    batches.push_back(std::move(batch));
+  }
+  return batches;
+}
+
+Record run(const RunSpec& spec) {
+  Record record;
+  std::mutex mutex;
+  record.counts.assign(spec.steps, {});
+  for (auto* v : {&record.expert_elements, &record.optimizer_bytes, &record.weight_gradient_gemms, &record.dispatch_bytes, &record.expected_dispatch_bytes}) v->assign(spec.world, 0);
+  record.executed.resize(spec.world);
+  record.peak_live.resize(spec.world);
+  run_ranks_as_threads(spec.world, [&](Communicator& world) {
+    Engine engine(spec.options, world);
+    engine.initialize();
+    const int rank = world.rank(), dp = engine.groups().dp->size(), dp_rank = engine.groups().dp->rank();
+    DispatchCount count;
+    count.watch(engine);
+    for (int step = 1; step <= spec.steps; ++step) {
+      std::vector<MicroBatch> batches = batches_of(spec.options.model, step, dp, dp_rank);
+      const StepPlan plan{.lr = 3e-3, .mtp_lambda = spec.mtp_lambda, .balance_alpha = spec.balance_alpha, .bias_gamma = spec.bias_gamma, .clip_norm = spec.clip_norm, .step = step};
+      const StepResult r = engine.train_step(batches, plan);
+      const std::lock_guard lock(mutex);
+      record.dispatch_bytes[rank] += r.dispatch_bytes;
+      std::vector<int64_t>& counts = record.counts[step - 1];
+      counts.resize(r.expert_counts.size());
+      if (dp_rank == 0)
+        for (size_t i = 0; i < counts.size(); ++i) counts[i] += r.expert_counts[i];
+      if (step == 1)
+        for (const auto& o : engine.optimizer().owned()) put_rows(record.first_gradients, *o.parameter, o.rows, o.grad);
+      if (rank != 0) continue;
+      record.loss.push_back(r.loss);
+      record.mtp.push_back(r.mtp_loss.empty() ? 0.0 : r.mtp_loss[0]);
+      record.balance.push_back(r.balance);
+      record.norm.push_back(r.grad_norm);
+    }
+    const std::lock_guard lock(mutex);
+    for (const auto& o : engine.optimizer().owned()) {
+      put_rows(record.parameters, *o.parameter, o.rows, o.master);
+      put_rows(record.moments, *o.parameter, o.rows, o.m);
+    }
+    for (const auto& p : engine.parameters().all())
+      if (p.is_expert) record.expert_elements[rank] += p.weight.size();
+    if (dp_rank == 0)
+      for (const auto& b : engine.parameters().router_biases()) record.parameters[b.name] = to_double(b.value);
+    record.optimizer_bytes[rank] = engine.optimizer().state_bytes();
+    record.weight_gradient_gemms[rank] = engine.ctx().num_weight_gradient_gemms;
+    const int64_t row_bytes = spec.options.model.hidden_size * static_cast<int64_t>(size_of(spec.options.storage));
+    // a remote row crosses with its weight going forward, without it coming back as a gradient
+    record.expected_dispatch_bytes[rank] = count.remote_rows * (2 * row_bytes + static_cast<int64_t>(size_of(acc_dtype(spec.options.storage))));
+    record.executed[rank] = engine.executor(4).executed();
+    record.peak_live[rank] = engine.executor(4).peak_live();
+  });
+  return record;
+}
+
+double relative_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double difference = 0, scale = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) return std::numeric_limits<double>::infinity();
+    difference = std::max(difference, std::abs(a[i] - b[i]));
+    scale = std::max(scale, std::abs(b[i]));
+  }
+  if (difference == 0) return 0;
+  return scale == 0 ? std::numeric_limits<double>::infinity() : difference / scale;
+}
+
+std::string first_difference(const Record& a, const Record& b, double bound) {
+  auto series = [&](const char* name, const std::vector<double>& x, const std::vector<double>& y) -> std::string {
+    const double d = relative_difference(x, y);
+    return d > bound ? std::string(name) + " differs by " + std::to_string(d) : std::string();
+  };
+  if (a.counts != b.counts) return "expert counts differ";
+  for (auto& [text, x, y] : {std::tuple{"loss", &a.loss, &b.loss}, {"mtp loss", &a.mtp, &b.mtp}, {"balance loss", &a.balance, &b.balance}, {"grad norm", &a.norm, &b.norm}})
+    if (std::string s = series(text, *x, *y); !s.empty()) return s;
+  const std::vector<std::pair<const char*, std::map<std::string, std::vector<double>> Record::*>> kinds = {
+      {"first gradients: ", &Record::first_gradients}, {"parameters: ", &Record::parameters}, {"moments: ", &Record::moments}};
+  for (auto& [text, kind] : kinds) {
+    if ((a.*kind).size() != (b.*kind).size()) return std::string(text) + "other tensors";
+    for (auto& [name, value] : b.*kind) {
+      const auto it = (a.*kind).find(name);
+      if (it == (a.*kind).end()) return text + name + " is missing";
+      if (std::string s = series((text + name).c_str(), it->second, value); !s.empty()) return s;
+    }
+  }
+  return {};
+}
+
+}  // namespace atoll::test

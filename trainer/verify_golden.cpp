@@ -1,0 +1,270 @@
+#include "trainer/verify_golden.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "kernels/ops.h"
+#include "trainer/golden_case.h"
+#include "trainer/hf_config.h"
+
+namespace atoll {
+namespace {
+namespace fs = std::filesystem;
+
+nlohmann::json read_json(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) throw DataError(path + ": cannot be read; a golden folder has config.json, case.json, model.safetensors, io.safetensors and grads.safetensors");
+  try {
+    return nlohmann::json::parse(in);
+  } catch (const nlohmann::json::exception& e) {
+    throw DataError(path + ": " + e.what());
+  }
+}
+
+int parse_int(const std::string& key, const std::string& value) {
+  int n = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), n);
+  if (error != std::errc{} || end != value.data() + value.size() || n < 1) throw ConfigError(key + "=" + value + ": a whole number of at least 1 is wanted");
+  return n;
+}
+
+// The io file's sequences as this rank's micro-batches: micro-batch m holds sequences [m dp, (m+1) dp), so with more ranks than sequences some hold none.
+struct Feed {
+  std::vector<MicroBatch> batches;
+  std::vector<Range> sequences;  // of the io file, [micro-batch]
+};
+Feed feed(const SafetensorsFile& io, const Engine& engine) {
+  const Tensor ids = io.tensor("input_ids"), labels = io.tensor("labels");
+  const int64_t B = ids.dim[0], S = ids.dim[1];
+  const int dp = const_cast<Engine&>(engine).groups().dp->size(), rank = const_cast<Engine&>(engine).groups().dp->rank();
+  std::vector<int32_t> documents;
+  if (io.find("cu_seqlens")) {
+    const Tensor cu = io.tensor("cu_seqlens");
+    for (int64_t i = 0; i + 1 < cu.size(); ++i) documents.push_back(static_cast<int32_t>(cu.as<int64_t>()[i]));
+  }
+  Feed f;
+  for (int64_t begin = 0; begin < B; begin += dp) {
+    Range mine = split_evenly(std::min<int64_t>(dp, B - begin), dp, rank);
+    mine = {mine.begin + begin, mine.end + begin};
+    MicroBatch batch;
+    batch.clear();
+    for (int64_t s = mine.begin; s < mine.end; ++s) {
+      std::vector<int32_t> x(ids.as<int64_t>() + s * S, ids.as<int64_t>() + (s + 1) * S), y(labels.as<int64_t>() + s * S, labels.as<int64_t>() + (s + 1) * S);
+      batch.add_sequence(x, y, documents);
+    }
+    f.batches.push_back(std::move(batch));
+    f.sequences.push_back(mine);
+  }
+  return f;
+}
+
+// Compares what a forward pass shows with the io file, sequence by sequence.
+class Watcher {
+ public:
+  Watcher(Engine& engine, const SafetensorsFile& io, const Feed& feed, Deviations& out, bool force) : engine_(engine), io_(io), feed_(feed), out_(out) {
+    engine.stage().probe.observe = [this](const std::string& name, const Tensor& value) { observe(name, value); };
+    if (force) engine.stage().probe.force_routing = [this](int64_t layer, const Tensor& ids) { return fill_routing(layer, ids); };
+  }
+
+ private:
+  int64_t depth_of(int64_t layer) const { return std::max<int64_t>(0, layer + 1 - engine_.options().model.num_hidden_layers); }
+  Range sequences() const { return feed_.sequences[static_cast<size_t>(engine_.stage().current_microbatch())]; }
+  Tensor stored(const std::string& name) const {  // this micro-batch's sequences
+    const Tensor t = io_.tensor(name);
+    return t.rows(sequences().begin, sequences().size());
+  }
+  void compare(const std::string& name, const Tensor& value) {
+    if (io_.find(name)) out_.compare(name, value, stored(name));
+  }
+  void observe(const std::string& name, const Tensor& value) {
+    compare(name, value);
+    const bool is_main = name == "hidden.final_norm", is_mtp = name.rfind("mtp.", 0) == 0;
+    if (!is_main && !is_mtp) return;
+    const std::string logits_name = is_main ? "logits" : name.substr(0, name.rfind('.')) + ".logits";
+    const Tensor head = engine_.stage().head_weight();
+    Buffer logits = engine_.ctx().memory.workspace.take({value.dim[0], head.dim[0]}, acc_dtype(value.dtype));
+    linear(engine_.ctx(), {.x_TK = value, .w_NK = head, .y_TN = logits});
+    compare(logits_name, logits);
+  }
+  bool fill_routing(int64_t layer, const Tensor& ids) const {
+    const Tensor from = stored("moe." + std::to_string(layer) + ".topk_ids");
+    for (int64_t i = 0; i < ids.size(); ++i) ids.as<int32_t>()[i] = static_cast<int32_t>(from.as<int64_t>()[i]);
+    return true;
+  }
+  Engine& engine_;
+  const SafetensorsFile& io_;
+  const Feed& feed_;
+  Deviations& out_;
+};
+
+struct PassResult {
+  Deviations deviations;
+  StepResult step;
+  double norm = 0;
+};
+
+PassResult run_pass(const std::string& folder, const std::string& suffix, const ModelConfig& model, const nlohmann::json& facts, const GoldenOptions& options, bool emulate_bf16, Communicator& world) {
+  const SafetensorsFile weights(folder + "/model.safetensors"), io(folder + "/io" + suffix + ".safetensors"), grads(folder + "/grads" + suffix + ".safetensors");
+  GoldenOptions o = options;
+  if (emulate_bf16) o.dtype = DType::kF64;
+  Engine engine(golden_engine_options(model, o, io.tensor("input_ids").dim[1]), world);
+  engine.ctx().round_outputs_to_bf16 = emulate_bf16;
+  load_golden_weights(engine, weights);
+  PassResult r;
+  Feed f = feed(io, engine);
+  Watcher watcher(engine, io, f, r.deviations, options.dtype == DType::kBF16);
+  StepPlan plan;
+  plan.mtp_lambda = facts.value("lambda_mtp", 0.0);
+  plan.balance_alpha = facts.value("alpha", 0.0);
+  plan.bias_gamma = facts.value("gamma", 0.0);
+  const StepSums sums = engine.accumulate_gradients(f.batches, plan, r.step);
+  engine.reduce_gradients();
+  r.norm = engine.global_norm();
+  for (const ShardedAdamW::Owned& owned : engine.optimizer().owned()) {
+    const ParameterSpec& spec = *owned.parameter->spec;
+    r.deviations.compare("grad " + spec.name, owned.grad, grads.tensor(spec.name).rows(owned.rows.begin, owned.rows.size()));
+  }
+  if (facts.contains("gamma")) {
+    engine.update_router_bias(sums.expert_counts, plan.bias_gamma);
+    for (const ParameterStore::Bias& b : engine.parameters().router_biases()) {
+      if (options.dtype != DType::kBF16) r.deviations.compare("bias_after." + b.name, b.value, io.tensor("bias_after." + b.name));
+      const Tensor counts(const_cast<int64_t*>(sums.expert_counts.data() + b.layer * model.n_routed_experts), DType::kI64, {model.n_routed_experts});
+      r.deviations.compare("counts of layer " + std::to_string(b.layer), counts, io.tensor("moe." + std::to_string(b.layer) + ".counts"));
+    }
+  }
+  r.deviations.merge(world);
+  return r;
+}
+
+std::vector<std::pair<std::string, std::pair<double, double>>> scalars(const PassResult& r, const nlohmann::json& facts) {  // name, (ours, theirs)
+  std::vector<std::pair<std::string, std::pair<double, double>>> out;
+  const nlohmann::json& loss = facts.at("loss");
+  if (loss.is_object()) {
+    out.push_back({"loss total", {r.step.total, loss.at("total").get<double>()}});
+    out.push_back({"loss main", {r.step.loss, loss.at("main").get<double>()}});
+    for (size_t k = 0; k < r.step.mtp_loss.size(); ++k) out.push_back({"loss mtp " + std::to_string(k + 1), {r.step.mtp_loss[k], loss.at("mtp").at(k).get<double>()}});
+    out.push_back({"loss balance", {r.step.balance, loss.at("balance").get<double>()}});
+    for (auto& [layer, value] : loss.at("balance_per_layer").items())
+      out.push_back({"loss balance of layer " + layer, {r.step.balance_of_layer.at(std::stoul(layer)), value.get<double>()}});
+  } else {
+    out.push_back({"loss", {r.step.total, loss.get<double>()}});
+  }
+  out.push_back({"grad norm", {r.norm, facts.at("grad_norm").get<double>()}});
+  return out;
+}
+
+bool is_discrete(const std::string& name) { return name.find("topk_ids") != std::string::npos || name.rfind("counts", 0) == 0; }
+
+double tolerance_of(const std::string& name, DType dtype) {
+  if (is_discrete(name)) return 0;
+  if (dtype == DType::kF64) return 2e-7;
+  return name.rfind("grad ", 0) == 0 ? 1e-4 : 1e-5;
+}
+}  // namespace
+
+void verify_golden_pass(const std::string& folder, const std::string& suffix, const GoldenOptions& options, Communicator& world, GoldenReport& report) {
+  const ModelConfig model = read_hf_config(folder + "/config.json");
+  nlohmann::json facts = read_json(folder + "/case.json");
+  if (suffix == "_packed") facts = facts.at("packed");
+  const PassResult r = run_pass(folder, suffix, model, facts, options, false, world);
+  const std::string prefix = suffix.empty() ? "" : "packed: ";
+  auto add = [&](const std::string& name, double deviation, double tolerance) { report.rows.push_back({prefix + name, deviation, tolerance, deviation <= tolerance}); };
+  if (options.dtype == DType::kBF16) {
+    const PassResult emulated = run_pass(folder, suffix, model, facts, options, true, world);
+    const auto theirs = scalars(emulated, facts), ours = scalars(r, facts);
+    for (size_t i = 0; i < ours.size(); ++i) {
+      // one scalar's rounding error can be small by chance: the bound is twice the emulated error or one BF16 ulp of the value, whichever is larger
+      const auto [value, reference] = ours[i].second;
+      const double scale = std::max(std::abs(reference), 1e-300), allowed = 2 * std::abs(theirs[i].second.first - reference) / scale;
+      add(ours[i].first, std::abs(value - reference) / scale, std::max(allowed, 0x1p-8));
+    }
+    for (const auto& [name, d] : r.deviations.all()) {
+      if (is_discrete(name))
+        add(name, static_cast<double>(d.mismatches), 0);
+      else
+        add(name, d.relative_l2(), 2 * emulated.deviations.all().at(name).relative_l2());
+    }
+    return;
+  }
+  for (const auto& [name, pair] : scalars(r, facts))
+    add(name, std::abs(pair.first - pair.second) / std::max(std::abs(pair.second), 1e-300), options.dtype == DType::kF64 ? 1e-10 : name == "grad norm" ? 1e-5 : 1e-6);
+  for (const auto& [name, d] : r.deviations.all()) add(name, is_discrete(name) ? static_cast<double>(d.mismatches) : d.relative_max(), tolerance_of(name, options.dtype));
+}
+
+GoldenReport verify_golden(const std::string& folder, const GoldenOptions& options, Communicator& world) {
+  GoldenReport report;
+  if (!fs::is_directory(folder)) throw DataError(folder + ": no such folder");
+  const bool is_training = fs::exists(folder + "/final.safetensors") && fs::exists(folder + "/data.safetensors");
+  if (is_training) {
+    report = verify_golden_training(folder, options, world);
+  } else {
+    verify_golden_pass(folder, "", options, world, report);
+    if (fs::exists(folder + "/io_packed.safetensors")) verify_golden_pass(folder, "_packed", options, world, report);
+  }
+  report.folder = folder;
+  const Mesh mesh(world.size(), options.mesh);
+  report.description = fmt::format("{}, pp {}, dp {}, ep {}, {}", name_of(options.dtype), mesh.size(Axis::kPp), mesh.size(Axis::kDp), mesh.size(Axis::kEp), options.schedule);
+  return report;
+}
+
+GoldenOptions parse_golden_options(const std::vector<std::string>& assignments) {
+  GoldenOptions o;
+  int world = 0;
+  for (const std::string& a : assignments) {
+    const size_t at = a.find('=');
+    const std::string key = a.substr(0, at), value = at == std::string::npos ? "" : a.substr(at + 1);
+    if (key == "dtype" || key == "train.dtype") {
+      if (value != "fp64" && value != "fp32" && value != "bf16") throw ConfigError(a + ": fp64, fp32 or bf16");
+      o.dtype = value == "fp64" ? DType::kF64 : value == "fp32" ? DType::kF32 : DType::kBF16;
+    } else if (key == "parallel.pp") {
+      o.mesh.pp = parse_int(key, value);
+    } else if (key == "parallel.ep") {
+      o.mesh.ep = parse_int(key, value);
+    } else if (key == "parallel.schedule") {
+      o.schedule = value;
+      build_schedule(value, 1, 1);
+    } else if (key == "world") {
+      world = parse_int(key, value);
+    } else if (key == "threads" || key == "train.threads") {
+      o.threads = parse_int(key, value);
+    } else {
+      throw ConfigError(a + ": no such key; known: dtype, parallel.pp, parallel.ep, parallel.schedule, world, threads");
+    }
+  }
+  o.world = world > 0 ? world : o.mesh.pp * o.mesh.ep;
+  Mesh(o.world, o.mesh);
+  return o;
+}
+
+bool GoldenReport::ok() const {
+  return !rows.empty() && std::all_of(rows.begin(), rows.end(), [](const GoldenRow& r) { return r.ok; });
+}
+
+std::string GoldenReport::text(bool all_rows) const {
+  std::string out = fmt::format("{} ({})\n", folder, description);
+  std::map<std::string, const GoldenRow*> worst;  // by kind: first word, layer numbers dropped
+  const GoldenRow* first_bad = nullptr;
+  size_t held = 0;
+  auto line = [](const GoldenRow& r) { return fmt::format("  {:<72} {:>10.3e}  <= {:>9.2e}  {}\n", r.name, r.deviation, r.tolerance, r.ok ? "ok" : "FAIL"); };
+  for (const GoldenRow& r : rows) {
+    held += r.ok;
+    if (!r.ok && !first_bad) first_bad = &r;
+    if (all_rows || !r.ok) out += line(r);
+    const std::string kind = r.name.substr(0, r.name.find_first_of(" .:"));
+    const GoldenRow*& w = worst[kind];
+    const auto closeness = [](const GoldenRow& x) { return x.tolerance > 0 ? x.deviation / x.tolerance : x.deviation; };
+    if (!w || closeness(r) > closeness(*w)) w = &r;
+  }
+  if (!all_rows)
+    for (auto& [kind, r] : worst)
+      if (r->ok) out += line(*r);
+  out += fmt::format("  {} of {} quantities hold{}\n", held, rows.size(), first_bad ? "; the first out of line: " + first_bad->name : "");
+  return out;
+}
+
+}  // namespace atoll
