@@ -40,7 +40,7 @@ void Engine::initialize() {
 }
 
 void Engine::publish_weights() {
-  optimizer_->publish(ctx_.memory.comm);
+  optimizer_->publish();
   send_embedding_to_last_stage();
 }
 

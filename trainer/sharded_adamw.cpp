@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "kernels/ops.h"
-#include "parallel/row_shards.h"
 
 namespace atoll {
 namespace {
@@ -24,7 +23,7 @@ std::vector<int> stage_parameter_indices(const ModelConfig& config, const std::v
   return indices;
 }
 
-ShardedAdamW::ShardedAdamW(Context& ctx, ParameterStore& parameters, const ProcessGroups& groups, DType moments) : ctx_(ctx), parameters_(parameters), groups_(groups) {
+ShardedAdamW::ShardedAdamW(Context& ctx, ParameterStore& parameters, const ProcessGroups& groups, DType moments) : ctx_(ctx), dense_shards_(*groups.dp, ctx.memory.comm), expert_shards_(*groups.edp, ctx.memory.comm) {
   const DType acc = acc_dtype(parameters.storage());
   const bool has_master = parameters.storage() != acc;
   if (moments == DType::kF32) moments = acc;
@@ -36,7 +35,7 @@ ShardedAdamW::ShardedAdamW(Context& ctx, ParameterStore& parameters, const Proce
     (p.is_expert ? expert_weights_ : dense_weights_).push_back(p.weight);
     Owned o;
     o.parameter = &p;
-    o.rows = split_evenly(p.spec->rows, group.size(), group.rank());
+    o.rows = owned_rows(p.spec->rows, group.size(), group.rank());
     if (o.rows.size() == 0) continue;
     o.grad = p.grad.rows(o.rows.begin, o.rows.size());
     o.weight = p.weight.rows(o.rows.begin, o.rows.size());
@@ -60,16 +59,16 @@ ShardedAdamW::ShardedAdamW(Context& ctx, ParameterStore& parameters, const Proce
   }
 }
 
-void ShardedAdamW::publish(Segment& scratch) {
+void ShardedAdamW::publish() {
   for (Owned& o : owned_)
     if (o.master.data != o.weight.data) cast(ctx_, {.x = o.master, .y = o.weight});
-  gather_updated_rows(*groups_.dp, dense_weights_, scratch);
-  gather_updated_rows(*groups_.edp, expert_weights_, scratch);
+  dense_shards_.gather_updated_rows(dense_weights_);
+  expert_shards_.gather_updated_rows(expert_weights_);
 }
 
-void ShardedAdamW::reduce_gradients(Segment& scratch) {
-  reduce_to_owned_rows(*groups_.dp, dense_grads_, scratch);
-  reduce_to_owned_rows(*groups_.edp, expert_grads_, scratch);
+void ShardedAdamW::reduce_gradients() {
+  dense_shards_.reduce_to_owned_rows(dense_grads_);
+  expert_shards_.reduce_to_owned_rows(expert_grads_);
 }
 
 void ShardedAdamW::sums_of_squares(const std::vector<int>& stage_parameters, std::vector<double>& sums) {

@@ -5,6 +5,7 @@
 
 #include "model/parameters.h"
 #include "parallel/process_groups.h"
+#include "parallel/row_shards.h"
 
 namespace atoll {
 
@@ -21,9 +22,9 @@ class ShardedAdamW {
 
   const std::vector<Owned>& owned() const { return owned_; }
   // Weights from masters, on all ranks of the groups. After loading and after each step.
-  void publish(Segment& scratch);
+  void publish();
   // Sums of the gradients land in owned().grad.
-  void reduce_gradients(Segment& scratch);
+  void reduce_gradients();
   // Squares of this rank's owned gradient rows, one FP64 sum a parameter of the stage; 0 where this rank owns no row.
   void sums_of_squares(const std::vector<int>& stage_parameters, std::vector<double>& sums);
   void step(const AdamWSettings& settings, double lr, double grad_scale, int64_t step);
@@ -31,8 +32,7 @@ class ShardedAdamW {
 
  private:
   Context& ctx_;
-  ParameterStore& parameters_;
-  const ProcessGroups& groups_;
+  RowShards dense_shards_, expert_shards_;
   Buffer state_, moments_;
   std::vector<Owned> owned_;
   std::vector<Tensor> dense_grads_, expert_grads_, dense_weights_, expert_weights_;

@@ -23,7 +23,7 @@ StepResult Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& 
     result.clip = plan.clip_norm > 0 ? std::min(1.0, plan.clip_norm / (result.grad_norm + 1e-6)) : 1.0;
     optimizer_->step(options_.adamw, plan.lr, result.clip, plan.step);
     update_router_bias(sums.expert_counts, plan.bias_gamma);  // once per optimizer step, from global counts
-    optimizer_->publish(ctx_.memory.comm);
+    optimizer_->publish();
     send_embedding_to_last_stage();
   }
   result.expert_counts = std::move(sums.expert_counts);
@@ -33,7 +33,7 @@ StepResult Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& 
 
 void Engine::reduce_gradients() {
   add_embedding_uses();
-  optimizer_->reduce_gradients(ctx_.memory.comm);
+  optimizer_->reduce_gradients();
 }
 
 StepSums Engine::accumulate_gradients(std::vector<MicroBatch>& batches, const StepPlan& plan, StepResult& result) {
