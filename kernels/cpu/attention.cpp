@@ -30,7 +30,7 @@ int64_t longest(std::span<const int32_t> cu_docs) {
 
 // body(head of a document, scratch); `make` fills in the pieces of (document, head).
 template <class Make, class Body>
-void for_each_head(Context& ctx, std::span<const int32_t> cu_docs, int64_t H, const Buffer& scratch, const Make& make, const Body& body) {
+void for_each_head(std::span<const int32_t> cu_docs, int64_t H, const Buffer& scratch, const Make& make, const Body& body) {
   const int64_t pieces = (static_cast<int64_t>(cu_docs.size()) - 1) * H;
   const int threads = static_cast<int>(scratch.tensor().dim[0]);
   const int64_t bytes = scratch.tensor().stride[0] * static_cast<int64_t>(size_of(scratch.tensor().dtype));
@@ -75,7 +75,7 @@ void attention(Context& ctx, const Attention& op) {
     a.lse = head_rows(op.lse_TH, begin, h);
     return a;
   };
-  for_each_head(ctx, op.cu_docs, H, scratch, make, [&](const AttentionHead& a, void* memory) { ATOLL_CALL_ISA(isa, attention_head(a, memory)); });
+  for_each_head(op.cu_docs, H, scratch, make, [&](const AttentionHead& a, void* memory) { ATOLL_CALL_ISA(isa, attention_head(a, memory)); });
 }
 
 void attention_backward(Context& ctx, const AttentionBackward& op) {
@@ -99,7 +99,7 @@ void attention_backward(Context& ctx, const AttentionBackward& op) {
     a.dv = head_rows(op.dv_THV, begin, h);
     return a;
   };
-  for_each_head(ctx, op.cu_docs, H, scratch, make, [&](const AttentionHead& a, void* memory) { ATOLL_CALL_ISA(isa, attention_backward_head(a, memory)); });
+  for_each_head(op.cu_docs, H, scratch, make, [&](const AttentionHead& a, void* memory) { ATOLL_CALL_ISA(isa, attention_backward_head(a, memory)); });
   if (R == 0) return;
   const HeadRows out = token_rows(op.dk_rope_TR, 0);
   parallel_ranges(ctx.num_threads, T, [&](int, int64_t begin, int64_t end) { ATOLL_CALL_ISA(isa, sum_heads(op.q_THQ.dtype, rope_parts.tensor().data, H, T, R, out, begin, end)); });
