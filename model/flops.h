@@ -36,7 +36,8 @@ ModelCounts count_model(const ModelConfig& config);
 // Training FLOPs of one token at sequence length S.
 double training_flops_per_token(const ModelConfig& config, int64_t seq_len, AttentionCount attention = AttentionCount::kCausal, MtpCount mtp = MtpCount::kExclude);
 double training_flops_per_token(const ModuleCount& module, int64_t seq_len, AttentionCount attention);
-// Relative cost of one block (MTP block: its eh_proj and second use of the head too); what stages are balanced by.
-double block_training_flops_per_token(const ModelConfig& config, int64_t layer, int64_t seq_len);
+// Training FLOPs of one token in one block (an MTP block with its eh_proj, without its use of the head), and in one use of the output head: what stages are balanced by.
+double block_flops_per_token(const ModelConfig& config, int64_t layer, int64_t seq_len);
+double head_flops_per_token(const ModelConfig& config);
 
 }  // namespace atoll
