@@ -2,9 +2,10 @@
 # What Atoll needs from apt, and how to get it: the one list, read by launch/quickstart and tests/run (source it, do not run it).
 # Nothing is installed without being named first; without root or sudo the one line to run is printed instead.
 
+# ocl-icd-opencl-dev: Debian's oneDNN is built with OpenCL, and its CMake file refuses to be found without those headers.
 packages_to_build=(
   g++ cmake ninja-build ccache pkg-config
-  libopenmpi-dev openmpi-bin libdnnl-dev
+  libopenmpi-dev openmpi-bin libdnnl-dev ocl-icd-opencl-dev
   libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
   libhdf5-dev libsentencepiece-dev libxxhash-dev libzstd-dev
 )
