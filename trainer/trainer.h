@@ -1,0 +1,64 @@
+// A run: data, engine, checkpoints, metrics, signals, in the order of steps. From here a step is train_step (trainer/train_step.cpp).
+// Policy: everything that decides a step is a function of (config, position); the position and the optimizer's step count are what a checkpoint adds.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "kernels/base/error.h"
+#include "trainer/data_feed.h"
+#include "trainer/engine.h"
+#include "trainer/evaluation.h"
+#include "trainer/metrics.h"
+#include "trainer/run_config.h"
+
+namespace atoll {
+
+struct HostInfo {  // of this rank
+  int cores = 1, ranks_on_host = 1;
+  std::string name;
+};
+
+class Trainer {
+ public:
+  // stop_signal: set by a signal handler to SIGUSR1/SIGTERM/SIGINT; polled once a step. phase: what this rank does, for the message of an error.
+  Trainer(const RunConfig& config, Communicator& world, const HostInfo& host, const std::atomic<int>& stop_signal, std::string& phase);
+  ~Trainer();
+  ExitCode run();
+
+ private:
+  void open_run_folder();
+  void resume_or_initialize();
+  void print_banner();
+  const StepResult& one_step(StepMetrics& metrics);
+  bool save();  // false: it failed, training goes on
+  void evaluate();
+  bool must_stop();
+  void say(const std::string& text);
+
+  const RunConfig config_;
+  Communicator& world_;
+  HostInfo host_;
+  const std::atomic<int>& stop_signal_;
+  std::string& phase_;
+  std::string dir_, resolved_;
+  std::unique_ptr<DataFeed> feed_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<MetricsFile> metrics_;  // rank 0
+  Progress progress_;
+  Position position_;
+  int64_t sequences_ = 0;                 // fed so far: the cursor in the data order
+  int64_t updates_ = 0, skipped_ = 0;     // optimizer steps applied; updates skipped for a non-finite value
+  int64_t saved_step_ = -1, failed_saves_ = 0, evaluated_step_ = -1;
+  double gemm_peak_ = 0;                  // FLOP/s, all ranks
+  bool is_resumed_ = false;
+  std::vector<MicroBatch> batches_;
+  StepResult last_;
+};
+
+// What a rank saves and loads: its owned rows of masters and moments, and the router biases it answers for.
+struct ShardView;
+std::vector<ShardView> engine_shards(Engine& engine);
+EngineOptions engine_options(const RunConfig& config, int threads);
+
+}  // namespace atoll
