@@ -30,7 +30,13 @@ std::string size_text(int64_t bytes) {
   return fmt::format("{:.1f} kB", b / 1e3);
 }
 
-bool is_checkpoint(const std::string& path) { return step_of(fs::path(path).lexically_normal().filename().string()).has_value() && fs::is_directory(path); }
+// The last part of a path, with or without a slash behind it.
+std::string name_of_dir(const std::string& path) {
+  const size_t last = path.find_last_not_of('/');
+  return last == std::string::npos ? path : fs::path(path.substr(0, last + 1)).filename().string();
+}
+
+bool is_checkpoint(const std::string& path) { return step_of(name_of_dir(path)).has_value() && fs::is_directory(path); }
 
 void check_sizes(const std::string& dir, const Manifest& manifest) {
   for (const ManifestFile& file : manifest.files) {
@@ -98,7 +104,7 @@ CommandOutput checkpoint_ls(const std::string& run_dir, bool json) {
   Json list = Json::array();
   std::string table = fmt::format("{:<16} {:>16} {:>12} {:>6}  {:<20}  {}\n", "checkpoint", "tokens", "size", "files", "saved", "state");
   for (const std::string& dir : directories_of(run_dir)) {
-    const std::string name = fs::path(dir).lexically_normal().filename().string();
+    const std::string name = name_of_dir(dir);
     Manifest m;
     const std::string why = error_of([&] { check_sizes(dir, m = read_manifest(dir)); });
     output.ok = output.ok && why.empty();

@@ -4,8 +4,7 @@
 #include <hdf5.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "kernels/base/error.h"
@@ -13,7 +12,7 @@
 namespace atoll {
 namespace {
 
-// The deepest frames of HDF5's error stack: the last one names the system call's errno.
+// Why the last call failed: the system's message where a system call did (its frame buries it among addresses), else what HDF5's frames say, innermost first.
 std::string hdf5_reason() {
   std::string reason;
   const auto add = [](unsigned, const H5E_error2_t* frame, void* out) -> herr_t {
@@ -22,6 +21,8 @@ std::string hdf5_reason() {
     return 0;
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, add, &reason);
+  constexpr std::string_view kMark = "error message = '";
+  if (const size_t begin = reason.find(kMark); begin != std::string::npos) return reason.substr(begin + kMark.size(), reason.find('\'', begin + kMark.size()) - begin - kMark.size());
   if (reason.size() > 500) reason.resize(500);
   return reason.empty() ? "no reason given" : reason;
 }

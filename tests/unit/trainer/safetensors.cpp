@@ -154,7 +154,7 @@ TEST_CASE("Mutated safetensors files are refused or read, never a crash") {
   const std::string good = text_of(dir.path() + "/good");
   std::mt19937 random(7);
   int refused = 0;
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 1000; ++round) {
     std::string bytes = good;
     const int changes = 1 + static_cast<int>(random() % 4);
     for (int c = 0; c < changes; ++c) {
@@ -176,7 +176,7 @@ TEST_CASE("Mutated safetensors files are refused or read, never a crash") {
       ++refused;
     }
   }
-  CHECK(refused > 2500);
+  CHECK(refused > 800);
 }
 
 TEST_CASE("A safetensors file that cannot be written leaves nothing behind") {
