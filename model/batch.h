@@ -4,11 +4,10 @@
 #include <span>
 #include <vector>
 
+#include "kernels/base/labels.h"
 #include "kernels/base/tensor.h"
 
 namespace atoll {
-
-constexpr int32_t kIgnoredLabel = -100;
 
 // T tokens of B sequences, one after the other. At MTP depth k a sequence of n tokens has max(0, n - k) rows: the last k positions do not exist there.
 struct TokenRows {

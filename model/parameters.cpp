@@ -27,9 +27,9 @@ std::vector<Range> split_layers(const ModelConfig& config, int num_stages, const
   if (L < num_stages) throw ConfigError(detail::concat("parallel.pp = ", num_stages, " stages need at least as many layers; the model has num_hidden_layers = ", L));
   constexpr int64_t kSequence = 4096;  // weighs attention against GEMMs; the split must not depend on the run's sequence length, which may change along it
   std::vector<double> prefix(static_cast<size_t>(L) + 1, 0.0);
-  for (int64_t l = 0; l < L; ++l) prefix[l + 1] = prefix[l] + block_training_flops_per_token(config, l, kSequence);
-  double tail = 6.0 * static_cast<double>(config.vocab_size * config.hidden_size);  // the head; MTP blocks count their use of it
-  for (int64_t l = L; l < config.num_blocks(); ++l) tail += block_training_flops_per_token(config, l, kSequence);
+  for (int64_t l = 0; l < L; ++l) prefix[l + 1] = prefix[l] + block_flops_per_token(config, l, kSequence);
+  double tail = head_flops_per_token(config) * static_cast<double>(1 + config.num_nextn_predict_layers);
+  for (int64_t l = L; l < config.num_blocks(); ++l) tail += block_flops_per_token(config, l, kSequence);
   // best[s][l]: cheapest worst stage when the first s stages hold the first l layers
   const double kInf = std::numeric_limits<double>::infinity();
   std::vector<std::vector<double>> best(num_stages + 1, std::vector<double>(L + 1, kInf));

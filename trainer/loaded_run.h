@@ -1,0 +1,33 @@
+// A checkpoint in one process: what `atoll eval` and `atoll generate` work on, whatever layout wrote it.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "data/tokenizer.h"
+#include "trainer/engine.h"
+#include "trainer/run_config.h"
+
+namespace atoll {
+
+struct LoadedRun {
+  std::string directory;  // of the checkpoint
+  int64_t step = 0, tokens = 0, sequences = 0;
+  RunConfig config;
+  std::string resolved_yaml;
+  std::unique_ptr<Communicator> world;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+// path: a run folder (its newest good checkpoint) or a checkpoint. threads 0: all cores. DataError if there is none.
+std::unique_ptr<LoadedRun> load_run(const std::string& path, int threads);
+
+struct GenerateOptions {
+  std::string prompt;
+  int64_t max_tokens = 200;
+  double temperature = 0.8, top_p = 0.95;  // temperature 0: the likeliest token always
+  uint64_t seed = 1;
+};
+// Text after the prompt, valid UTF-8, ends at end-of-text or max_tokens. `emit` gets complete characters as they come. The window is the model's training length.
+void generate(LoadedRun& run, const GenerateOptions& options, const std::function<void(const std::string&)>& emit);
+
+}  // namespace atoll
