@@ -48,7 +48,7 @@ Engine::Pipeline& Engine::pipeline(int n) {
   auto [it, is_new] = pipelines_.try_emplace(n);
   Pipeline& p = it->second;
   if (is_new) {
-    p.schedule = with_communication(build_schedule(options_.schedule, groups_.pp->size(), n));
+    p.schedule = build_schedule(options_.schedule, groups_.pp->size(), n);
     const std::vector<std::string> violations = check(p.schedule);
     ATOLL_CHECK(violations.empty(), "schedule ", p.schedule.name, ": ", violations.front());
     p.executor = std::make_unique<Executor>(p.schedule, *groups_.pp, stage_->functions());
@@ -59,7 +59,7 @@ Engine::Pipeline& Engine::pipeline(int n) {
 Engine::Pipeline& Engine::forward_pipeline(int n) {
   auto [it, is_new] = forward_pipelines_.try_emplace(n);
   if (is_new) {
-    it->second.schedule = forward_only(with_communication(gpipe(groups_.pp->size(), n)));
+    it->second.schedule = forward_only(build_schedule("gpipe", groups_.pp->size(), n));
     it->second.executor = std::make_unique<Executor>(it->second.schedule, *groups_.pp, stage_->functions());
   }
   return it->second;

@@ -85,6 +85,8 @@ Record run(const RunSpec& spec) {
         for (size_t i = 0; i < counts.size(); ++i) counts[i] += r.expert_counts[i];
       if (step == 1)
         for (const auto& o : engine.optimizer().owned()) put_rows(record.first_gradients, *o.parameter, o.rows, o.grad);
+      if (step == 1 && dp_rank == 0)
+        for (const auto& b : engine.parameters().router_biases()) record.first_biases[b.name] = to_double(b.value);
       if (rank != 0) continue;
       record.loss.push_back(r.loss);
       record.mtp.push_back(r.mtp_loss.empty() ? 0.0 : r.mtp_loss[0]);
@@ -128,19 +130,22 @@ std::string first_difference(const Record& a, const Record& b, double bound) {
     const double d = relative_difference(x, y);
     return d > bound ? std::string(name) + " differs by " + std::to_string(d) : std::string();
   };
-  if (a.counts != b.counts) return "expert counts differ";
-  for (auto& [text, x, y] : {std::tuple{"loss", &a.loss, &b.loss}, {"mtp loss", &a.mtp, &b.mtp}, {"balance loss", &a.balance, &b.balance}, {"grad norm", &a.norm, &b.norm}})
-    if (std::string s = series(text, *x, *y); !s.empty()) return s;
-  const std::vector<std::pair<const char*, std::map<std::string, std::vector<double>> Record::*>> kinds = {
-      {"first gradients: ", &Record::first_gradients}, {"parameters: ", &Record::parameters}, {"moments: ", &Record::moments}};
-  for (auto& [text, kind] : kinds) {
+  auto tensors = [&](const char* text, std::map<std::string, std::vector<double>> Record::*kind) -> std::string {
     if ((a.*kind).size() != (b.*kind).size()) return std::string(text) + "other tensors";
     for (auto& [name, value] : b.*kind) {
       const auto it = (a.*kind).find(name);
       if (it == (a.*kind).end()) return text + name + " is missing";
       if (std::string s = series((text + name).c_str(), it->second, value); !s.empty()) return s;
     }
-  }
+    return {};
+  };
+  for (auto& [text, kind] : {std::pair{"first gradients: ", &Record::first_gradients}, {"first biases: ", &Record::first_biases}})
+    if (std::string s = tensors(text, kind); !s.empty()) return s;
+  if (a.counts != b.counts) return "expert counts differ";
+  for (auto& [text, x, y] : {std::tuple{"loss", &a.loss, &b.loss}, {"mtp loss", &a.mtp, &b.mtp}, {"balance loss", &a.balance, &b.balance}, {"grad norm", &a.norm, &b.norm}})
+    if (std::string s = series(text, *x, *y); !s.empty()) return s;
+  for (auto& [text, kind] : {std::pair{"parameters: ", &Record::parameters}, {"moments: ", &Record::moments}})
+    if (std::string s = tensors(text, kind); !s.empty()) return s;
   return {};
 }
 

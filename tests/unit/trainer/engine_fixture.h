@@ -37,7 +37,7 @@ inline ModelConfig tiny_model() {
 struct Record {
   std::vector<double> loss, mtp, balance, norm;               // [step]
   std::vector<std::vector<int64_t>> counts;                   // [step] block-major expert counts, merged over stages
-  std::map<std::string, std::vector<double>> parameters, first_gradients, moments;  // whole tensors by name; biases too
+  std::map<std::string, std::vector<double>> parameters, first_gradients, first_biases, moments;  // whole tensors by name; biases too
   std::vector<int64_t> expert_elements, optimizer_bytes, weight_gradient_gemms;     // [rank]
   std::vector<int64_t> dispatch_bytes, expected_dispatch_bytes;                     // [rank], summed over steps
   std::vector<std::vector<Action>> executed;                                        // [rank], last step
@@ -54,7 +54,7 @@ struct RunSpec {
 std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_size, int dp_rank);
 Record run(const RunSpec& spec);
 double relative_difference(const std::vector<double>& a, const std::vector<double>& b);  // max|a-b| / max|b|; inf if sizes differ or b is zero and a is not
-// The first tensor (manifest order) whose difference exceeds the bound: "parameters: NAME differs by X"; empty if none.
+// The first thing that differs by more than the bound, in the order a run computes it ("first gradients: NAME differs by X"); empty if none.
 std::string first_difference(const Record& a, const Record& b, double bound);
 
 }  // namespace atoll::test
