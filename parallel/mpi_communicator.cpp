@@ -1,5 +1,7 @@
 // Communicator on MPI; the only source that includes mpi.h. Policy: every call is checked (MPI_ERRORS_RETURN) and its failure is an Error naming call, rank, peer, bytes and
 // MPI's text. Collectives that carry variable counts are flat exchanges of point-to-point messages: no int limits, nothing is reduced inside MPI.
+#define OMPI_SKIP_MPICXX 1  // the C interface only
+#define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 
 #include <algorithm>
