@@ -5,6 +5,7 @@
 #include <cstring>
 #include <set>
 
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 #include "op_cases.h"
 
@@ -13,6 +14,10 @@ namespace {
 
 double unit_roundoff(DType dtype) { return dtype == DType::kF64 ? 0x1p-48 : dtype == DType::kF32 ? 0x1p-23 : 0x1p-8; }
 
+std::vector<Bf16Gemm> modes(DType dtype) {
+  if (dtype != DType::kBF16 || !cpu::has_native_bf16_gemm()) return {Bf16Gemm::kWiden};
+  return {Bf16Gemm::kNative, Bf16Gemm::kWiden};
+}
 std::vector<Isa> isas() {
   std::vector<Isa> all;
   for (Isa isa : {Isa::kX86_64, Isa::kAvx2, Isa::kAvx512})
@@ -20,8 +25,10 @@ std::vector<Isa> isas() {
   return all;
 }
 
-Arrays run(const OpCase& c, DType dtype, Isa isa, int threads, const Arrays& in) {
+// The mode of BF16 products is fixed, not probed: a probe's choice may differ from one context to the next.
+Arrays run(const OpCase& c, DType dtype, Isa isa, int threads, const Arrays& in, Bf16Gemm mode) {
   Context ctx(threads);
+  ctx.bf16_gemm = mode;
   cpu::set_isa(ctx, isa);
   return c.run(ctx, dtype, in);
 }
@@ -40,7 +47,7 @@ void check_against_oracle(const OpCase& c, DType dtype, const Arrays& got, const
     INFO("output " << name);
     REQUIRE(got.count(name) == 1);
     if (is_in(c.exact, name)) {
-      CHECK(got.at(name) == want);
+      CHECK((got.at(name) == want));
       continue;
     }
     const double tolerance = 2 * relative_error(rounded.at(name), want) + unit_roundoff(dtype) / 2;
@@ -70,10 +77,11 @@ TEST_CASE("Every op agrees with its double oracle on every instruction set") {
     const Arrays exact = c.oracle(in, Rounding{});
     for (DType dtype : c.dtypes) {
       const Arrays rounded = c.oracle(in, Rounding{dtype, false});
-      for (Isa isa : isas()) {
-        INFO(c.name << " " << name_of(dtype) << " " << name_of(isa));
-        check_against_oracle(c, dtype, run(c, dtype, isa, 1, in), exact, rounded);
-      }
+      for (Bf16Gemm mode : modes(dtype))
+        for (Isa isa : isas()) {
+          INFO(c.name << " " << name_of(dtype) << " " << name_of(isa) << (mode == Bf16Gemm::kNative ? " native" : ""));
+          check_against_oracle(c, dtype, run(c, dtype, isa, 1, in, mode), exact, rounded);
+        }
     }
   }
 }
@@ -82,9 +90,9 @@ TEST_CASE("Bits of every op do not depend on the thread count, and repeat") {
   for (const OpCase& c : op_cases()) {
     const Arrays in = c.inputs();
     for (DType dtype : c.dtypes) {
-      const Arrays one = run(c, dtype, best_isa(), 1, in);
+      const Arrays one = run(c, dtype, best_isa(), 1, in, modes(dtype).front());
       for (int threads : {1, 2, 3}) {
-        const Arrays other = run(c, dtype, best_isa(), threads, in);
+        const Arrays other = run(c, dtype, best_isa(), threads, in, modes(dtype).front());
         for (const auto& [name, values] : one) {
           INFO(c.name << " " << name_of(dtype) << " " << threads << " threads, output " << name);
           CHECK(same_bits(values, other.at(name)));
@@ -98,7 +106,7 @@ TEST_CASE("Every backward op agrees with finite differences") {
   for (const OpCase& c : op_cases()) {
     if (!c.objective) continue;
     const Arrays in = c.inputs();
-    const Arrays got = run(c, DType::kF64, best_isa(), 1, in);
+    const Arrays got = run(c, DType::kF64, best_isa(), 1, in, Bf16Gemm::kWiden);
     for (const auto& [input, output] : c.gradients) {
       INFO(c.name << ": d objective / d " << input << " is " << output);
       const Array& gradient = got.at(output);

@@ -1,0 +1,12 @@
+#include "kernels/cpu/library_call.h"
+
+namespace atoll::cpu {
+namespace {
+thread_local int depth = 0;  // of this thread's nested calls; not state of a computation
+}  // namespace
+
+LibraryCall::LibraryCall() { ++depth; }
+LibraryCall::~LibraryCall() { --depth; }
+bool LibraryCall::is_active() { return depth > 0; }
+
+}  // namespace atoll::cpu

@@ -1,0 +1,43 @@
+// The start-up probe: on some CPUs BF16 multiplies at twice FP32's rate, on others at half. Policy: measured, never guessed from the CPU's name.
+#include <algorithm>
+
+#include "kernels/cpu/gemm.h"
+#include "kernels/ops.h"
+
+namespace atoll {
+namespace {
+
+// The rate in one mode; leaves ctx.bf16_gemm as it was, also when the product throws.
+double rate(Context& ctx, Bf16Gemm mode, DType dtype, int64_t n, int repeats) {
+  struct Restore {
+    Context& ctx;
+    Bf16Gemm saved;
+    ~Restore() { ctx.bf16_gemm = saved; }
+  } restore{ctx, ctx.bf16_gemm};
+  ctx.bf16_gemm = mode;
+  return cpu::measure_gemm(ctx, dtype, n, repeats);
+}
+
+}  // namespace
+
+void probe_gemm(Context& ctx) {
+  constexpr int64_t kSize = 512;
+  constexpr int kRepeats = 4;
+  ctx.probe.fp32 = rate(ctx, Bf16Gemm::kWiden, DType::kF32, kSize, kRepeats);
+  ctx.probe.widened = rate(ctx, Bf16Gemm::kWiden, DType::kBF16, kSize, kRepeats);
+  ctx.probe.native = cpu::has_native_bf16_gemm() ? rate(ctx, Bf16Gemm::kNative, DType::kBF16, kSize, kRepeats) : 0;
+  if (ctx.bf16_gemm == Bf16Gemm::kAuto) ctx.bf16_gemm = ctx.probe.native > ctx.probe.widened ? Bf16Gemm::kNative : Bf16Gemm::kWiden;
+}
+
+double measure_gemm_peak(Context& ctx, bool thorough) {
+  double best = 0;
+  for (int64_t n : {int64_t{2048}, int64_t{4096}}) {
+    if (n > 2048 && !thorough) continue;
+    const int repeats = 3;
+    best = std::max(best, rate(ctx, Bf16Gemm::kWiden, DType::kF32, n, repeats));
+    if (cpu::has_native_bf16_gemm()) best = std::max(best, rate(ctx, Bf16Gemm::kNative, DType::kBF16, n, repeats));
+  }
+  return best;
+}
+
+}  // namespace atoll
