@@ -35,7 +35,7 @@ class Dispatcher {
   Communicator& ep_;
   int num_experts_;
   Range local_;
-  std::vector<int64_t> counts_, gathered_, send_bytes_, send_begin_, recv_bytes_, recv_begin_;
+  std::vector<int64_t> gathered_, next_row_, send_bytes_, send_begin_, recv_bytes_, recv_begin_;
   int64_t bytes_dispatched_ = 0, bytes_combined_ = 0;
 };
 

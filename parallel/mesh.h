@@ -24,6 +24,8 @@ class Mesh {
   std::string describe(int rank) const;               // "rank 3: pp 1/2, dp 1/2, ep 1/2, edp 0/1"
 
  private:
+  int stride(Axis axis) const;  // ranks between neighbours on the axis
+
   int world_ = 1, pp_ = 1, dp_ = 1, tp_ = 1, cp_ = 1, ep_ = 1, edp_ = 1, etp_ = 1;
 };
 

@@ -1,0 +1,29 @@
+// Pool of request states of one communicator: grows to the most that were ever outstanding, then allocates nothing. One thread uses it.
+#pragma once
+#include <memory>
+#include <vector>
+
+namespace atoll {
+
+template <class State>
+class RequestPool {
+ public:
+  template <class... Args>
+  State* take(Args&&... args) {
+    if (free_.empty()) {
+      all_.push_back(std::make_unique<State>(std::forward<Args>(args)...));
+      free_.reserve(all_.size());
+      return all_.back().get();
+    }
+    State* state = free_.back();
+    free_.pop_back();
+    return state;
+  }
+  void give_back(State* state) noexcept { free_.push_back(state); }  // capacity was reserved by take()
+
+ private:
+  std::vector<std::unique_ptr<State>> all_;
+  std::vector<State*> free_;
+};
+
+}  // namespace atoll
