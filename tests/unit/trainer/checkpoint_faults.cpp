@@ -13,6 +13,7 @@
 
 #include "checkpoint_fixture.h"
 #include "trainer/fault.h"
+#include "trainer/hdf5_file.h"
 
 using namespace atoll;
 using namespace atoll::test;
@@ -140,6 +141,7 @@ TEST_CASE("A flipped bit, a cut, longer, missing or foreign file is found before
       CHECK_THAT(reason, Contains("step-00000002: "));
       CHECK_THAT(reason, Contains(name) || Contains("CHECKSUMS") || Contains("manifest.json"));
       CHECK_THAT(reason, !Contains("H5"));
+      if (name == "manifest.json" && how.rfind("bit", 0) == 0) CHECK_THAT(reason, Contains("manifest.json: hash differs"));  // before anything of it is parsed
     };
     const size_t probes = std::min<size_t>(good.size(), 40);
     for (size_t probe = 0; probe < probes; ++probe) {
@@ -216,6 +218,25 @@ TEST_CASE("A file size limit in the midst of a file is one clear error") {
   CHECK_THAT(text_of(report), Contains("rank-00000.h5") && Contains("File too large"));
   CHECK(names_in(dir.path() + "/checkpoints") == std::vector<std::string>{"LATEST", "step-00000001"});
   CHECK(newest_step(dir.path()) == 1);
+}
+
+TEST_CASE("HDF5's write is an error itself when the disk takes no more") {  // later calls may all report success
+  TempDir dir;
+  const int status = status_of_child([&] {
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{2 << 20, 2 << 20};
+    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) return 2;
+    const std::vector<float> rows(2 << 20);
+    Hdf5Writer file(dir.path() + "/x.h5");
+    file.write("master/small@0", {DType::kF32, 16, 16, false}, rows.data());
+    try {
+      file.write("master/large@0", {DType::kF32, 2048, 1024, false}, rows.data());
+    } catch (const Error&) {
+      return 0;
+    }
+    return 1;
+  });
+  CHECK(status == 0);
 }
 
 TEST_CASE("A full disk is one clear error, and no checkpoint is harmed") {
