@@ -183,7 +183,13 @@ struct StoreWriter::State {
   std::unique_ptr<TokenFileWriter> files[2];
   std::vector<int64_t> doc_bytes[2];
   SplitInfo splits[2];
-  bool is_committed = false;
+  bool is_ours = false;  // the partial folder is locked by us and not committed: removed when we go
+
+  ~State() {
+    std::error_code error;
+    if (is_ours) fs::remove_all(partial, error);
+    if (lock >= 0) ::close(lock);
+  }
 };
 
 StoreWriter::StoreWriter(const std::string& folder, const Tokenizer& tokenizer) : state_(new State{without_slash(folder), without_slash(folder) + ".partial", tokenizer}) {
@@ -200,10 +206,9 @@ StoreWriter::StoreWriter(const std::string& folder, const Tokenizer& tokenizer) 
   s.lock = ::open(marker.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (s.lock < 0) throw DataError(marker + ": cannot be written (" + std::strerror(errno) + ")");
   if (::flock(s.lock, LOCK_EX | LOCK_NB) != 0) {
-    ::close(std::exchange(s.lock, -1));
-    s.is_committed = true;  // not ours to remove
     throw DataError(s.partial + ": another process is making this store now; wait for it, or give another --out");
   }
+  s.is_ours = true;
   for (const auto& entry : fs::directory_iterator(s.partial))
     if (entry.path().filename() != "unfinished") fs::remove_all(entry.path(), error);
   const TokenType type = token_type_for(tokenizer.vocab_size());
@@ -211,12 +216,7 @@ StoreWriter::StoreWriter(const std::string& folder, const Tokenizer& tokenizer) 
   s.files[1] = std::make_unique<TokenFileWriter>(s.partial + "/heldout", type);
 }
 
-StoreWriter::~StoreWriter() {
-  auto& s = *state_;
-  std::error_code error;
-  if (!s.is_committed) fs::remove_all(s.partial, error);
-  if (s.lock >= 0) ::close(s.lock);
-}
+StoreWriter::~StoreWriter() = default;
 
 void StoreWriter::add_document(bool is_heldout, std::vector<int32_t> tokens, int64_t bytes) {
   auto& s = *state_;
@@ -249,7 +249,7 @@ StoreInfo StoreWriter::commit(const std::string& held_out_rule, const std::strin
   sync_folder(s.partial);
   fs::rename(s.partial, s.folder, error);
   if (error) throw DataError(s.folder + ": the finished store cannot be moved there (" + error.message() + ")");
-  s.is_committed = true;
+  s.is_ours = false;
   const auto parent = fs::path(s.folder).parent_path().native();
   sync_folder(parent.empty() ? "." : parent);
   return info;
