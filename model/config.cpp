@@ -103,7 +103,10 @@ class Rules {
     line << key << " = " << value << ": " << why;
     broken_.push_back(line.str());
   }
-  void at_least(int64_t least, const char* key, int64_t value) { require(value >= least, key, value, "must be at least " + std::to_string(least)); }
+  // The upper bound keeps every product of dimensions far from overflow.
+  void at_least(int64_t least, const char* key, int64_t value, int64_t most = 1 << 20) {
+    require(value >= least && value <= most, key, value, "must lie in " + std::to_string(least) + ".." + std::to_string(most));
+  }
   std::vector<std::string> take() { return std::move(broken_); }
 
  private:
@@ -139,7 +142,7 @@ void check_rope(const ModelConfig& c, Rules& rules) {
   rules.require(c.rope_scaling.factor >= 1, "rope_scaling.factor", c.rope_scaling.factor, "must be at least 1");
   rules.require(c.rope_scaling.beta_fast > c.rope_scaling.beta_slow, "rope_scaling.beta_fast", c.rope_scaling.beta_fast, "must be greater than beta_slow");
   rules.require(c.rope_scaling.beta_slow > 0, "rope_scaling.beta_slow", c.rope_scaling.beta_slow, "must be positive");
-  rules.at_least(1, "rope_scaling.original_max_position_embeddings", c.rope_scaling.original_max_position);
+  rules.at_least(1, "rope_scaling.original_max_position_embeddings", c.rope_scaling.original_max_position, 1ll << 31);
 }
 
 }  // namespace
@@ -162,17 +165,18 @@ std::vector<std::string> ModelConfig::problems() const {
   rules.require(model_type == "deepseek_v3" || model_type == "deepseek_v2", "model_type", model_type, "must be deepseek_v3 or deepseek_v2");
   rules.at_least(2, "vocab_size", vocab_size);
   rules.at_least(1, "hidden_size", hidden_size);
-  rules.at_least(1, "num_hidden_layers", num_hidden_layers);
+  rules.at_least(1, "num_hidden_layers", num_hidden_layers, 10000);
   rules.at_least(1, "num_attention_heads", num_attention_heads);
   rules.at_least(0, "q_lora_rank", q_lora_rank);
   rules.at_least(1, "kv_lora_rank", kv_lora_rank);
   rules.at_least(1, "qk_nope_head_dim", qk_nope_head_dim);
   rules.at_least(1, "v_head_dim", v_head_dim);
-  rules.at_least(1, "max_position_embeddings", max_position_embeddings);
-  rules.at_least(0, "num_nextn_predict_layers", num_nextn_predict_layers);
-  rules.at_least(0, "n_routed_experts", n_routed_experts);
+  rules.at_least(1, "max_position_embeddings", max_position_embeddings, 1ll << 31);
+  rules.at_least(0, "num_nextn_predict_layers", num_nextn_predict_layers, 1000);
+  rules.at_least(0, "n_routed_experts", n_routed_experts, 10000);
   rules.at_least(0, "first_k_dense_replace", first_k_dense_replace);
-  rules.require(first_k_dense_replace == 0 && n_routed_experts > 0 ? true : intermediate_size >= 1, "intermediate_size", intermediate_size, "must be at least 1");
+  const bool has_dense = n_routed_experts == 0 || first_k_dense_replace > 0;
+  rules.at_least(has_dense ? 1 : 0, "intermediate_size", intermediate_size);
   rules.require(rms_norm_eps > 0, "rms_norm_eps", rms_norm_eps, "must be positive");
   rules.require(initializer_range > 0, "initializer_range", initializer_range, "must be positive");
   check_rope(*this, rules);

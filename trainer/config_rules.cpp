@@ -1,4 +1,5 @@
 // Rules between keys: what can be said without knowing the number of ranks.
+#include <algorithm>
 #include <numeric>
 #include <sstream>
 

@@ -123,7 +123,7 @@ std::vector<std::pair<std::string, std::string>> words(const std::vector<std::st
 
 template <class At>
 ConfigKey dimension(const char* name, At at, int64_t least, const char* doc) {
-  return whole(std::string("model.") + name, at, least, 1ll << 40, kShape, doc);
+  return whole(std::string("model.") + name, at, least, kMax, kShape, doc);  // upper bounds: ModelConfig::problems()
 }
 
 ConfigKey q_lora_rank() {

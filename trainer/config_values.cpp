@@ -33,7 +33,7 @@ std::optional<Decimal> read_decimal(std::string_view text) {
 
 // decimal x unit as an exact whole number; nullopt when it is none or does not fit.
 std::optional<int64_t> scaled(const Decimal& d, int64_t unit) {
-  if (d.whole.size() > 18 || d.fraction.size() > 18) return std::nullopt;
+  if (d.whole.size() > 19 || d.fraction.size() > 18) return std::nullopt;
   __int128 value = 0, denominator = 1;
   for (char c : d.whole + d.fraction) value = value * 10 + (c - '0');
   for (size_t i = 0; i < d.fraction.size(); ++i) denominator *= 10;

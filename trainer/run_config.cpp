@@ -115,10 +115,18 @@ void Assembly::read_override(const std::string& argument) {
   Setting at{{}, 0, argument};
   const size_t equals = argument.find('=');
   if (equals == std::string::npos || equals == 0) return fail(at, "", ": expected key=value, such as train.steps=100");
+  const std::string key = argument.substr(0, equals), value = argument.substr(equals + 1);
+  const ConfigKey* known = find_key(key);
+  const bool is_raw_text = known != nullptr && known->type == "text" && !value.empty() && value[0] != '"' && value[0] != '\'';
+  if (is_raw_text) {  // a path may hold what YAML would take for its own signs
+    at.value.kind = YamlNode::Kind::kScalar;
+    at.value.text = value;
+    return set(key, at);
+  }
   std::vector<YamlProblem> problems;
-  at.value = read_yaml(argument.substr(equals + 1), problems);
+  at.value = read_yaml(value, problems);
   if (!problems.empty()) return fail(at, "", ": " + problems[0].what);
-  flatten(argument.substr(0, equals), at);
+  flatten(key, at);
 }
 
 void Assembly::choose_model(RunConfig& config) {
