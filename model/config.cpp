@@ -89,7 +89,10 @@ ModelConfig debug() {
   return c;
 }
 
-struct Preset { const char* name; ModelConfig (*make)(); };
+struct Preset {
+  const char* name;
+  ModelConfig (*make)();
+};
 constexpr Preset kPresets[] = {
     {"deepseek-v3", deepseek_v3}, {"deepseek-v2", deepseek_v2}, {"deepseek-v2-lite", deepseek_v2_lite}, {"quickstart", quickstart}, {"debug", debug}};
 
@@ -132,12 +135,14 @@ void check_router(const ModelConfig& c, Rules& rules) {
   rules.require(c.topk_group >= 1 && c.topk_group <= groups, "topk_group", c.topk_group, "must lie in 1.." + std::to_string(groups) + " (n_group)");
   rules.require(c.num_experts_per_tok <= c.topk_group * per_group, "num_experts_per_tok", c.num_experts_per_tok,
                 "the " + std::to_string(c.topk_group) + " groups kept hold only " + std::to_string(c.topk_group * per_group) + " experts");
-  rules.require(c.topk_method != "noaux_tc" || per_group >= 2, "n_group", groups, "noaux_tc scores a group by its two best experts, so a group needs at least 2");
+  rules.require(c.topk_method != "noaux_tc" || per_group >= 2, "n_group", groups,
+                "noaux_tc scores a group by its two best experts, so a group needs at least 2");
 }
 
 void check_rope(const ModelConfig& c, Rules& rules) {
   rules.require(c.rope_theta > 1, "rope_theta", c.rope_theta, "must be greater than 1");
-  rules.require(c.qk_rope_head_dim >= 2 && c.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim", c.qk_rope_head_dim, "must be even and at least 2 (pairs are rotated)");
+  rules.require(c.qk_rope_head_dim >= 2 && c.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim", c.qk_rope_head_dim,
+                "must be even and at least 2 (pairs are rotated)");
   if (!c.rope_scaling.is_yarn) return;
   rules.require(c.rope_scaling.factor >= 1, "rope_scaling.factor", c.rope_scaling.factor, "must be at least 1");
   rules.require(c.rope_scaling.beta_fast > c.rope_scaling.beta_slow, "rope_scaling.beta_fast", c.rope_scaling.beta_fast, "must be greater than beta_slow");

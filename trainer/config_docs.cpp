@@ -46,8 +46,8 @@ std::string configuration_reference() {
       out << "| key | type | default | resume | meaning |\n|---|---|---|---|---|\n";
       section = name;
     }
-    out << "| `" << key.name << "` | " << escaped(key.type) << " | `" << key.print(defaults) << "` | " << (key.why_fixed.empty() ? "may change" : "fixed") << " | " << escaped(key.doc)
-        << " |\n";
+    out << "| `" << key.name << "` | " << escaped(key.type) << " | `" << key.print(defaults) << "` | " << (key.why_fixed.empty() ? "may change" : "fixed")
+        << " | " << escaped(key.doc) << " |\n";
   }
   return out.str();
 }

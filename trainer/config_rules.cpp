@@ -45,8 +45,10 @@ void check_train(Problems& p, const RunConfig& c) {
   check_points(p, "train.mtp_lambda", t.mtp_lambda);
   check_points(p, "train.balance_alpha", t.balance_alpha);
   check_points(p, "train.bias_gamma", t.bias_gamma);
-  p.require(t.batch_ramp.start <= t.global_batch, "train.batch_ramp.start", t.batch_ramp.start, "larger than train.global_batch = " + std::to_string(t.global_batch));
-  p.require(t.batch_ramp.start == 0 || t.batch_ramp.until_tokens > 0, "train.batch_ramp.until_tokens", t.batch_ramp.until_tokens, "must be positive where train.batch_ramp.start is given");
+  p.require(t.batch_ramp.start <= t.global_batch, "train.batch_ramp.start", t.batch_ramp.start,
+            "larger than train.global_batch = " + std::to_string(t.global_batch));
+  p.require(t.batch_ramp.start == 0 || t.batch_ramp.until_tokens > 0, "train.batch_ramp.until_tokens", t.batch_ramp.until_tokens,
+            "must be positive where train.batch_ramp.start is given");
   p.require(t.adam.beta1 < 1, "train.adam.beta1", t.adam.beta1, "must be less than 1");
   p.require(t.adam.beta2 < 1, "train.adam.beta2", t.adam.beta2, "must be less than 1");
   p.require(!t.resume.empty(), "train.resume", "\"\"", "must be auto, never, or a checkpoint's folder");
@@ -62,7 +64,8 @@ void check_layout(Problems& p, const RunConfig& c) {
   if (stages.empty()) return;
   const std::string text = print_wholes(stages);
   const int64_t sum = std::accumulate(stages.begin(), stages.end(), int64_t{0});
-  p.require(static_cast<int64_t>(stages.size()) == pp, "parallel.stage_layers", text, std::to_string(stages.size()) + " entries for " + std::to_string(pp) + " stages (parallel.pp)");
+  p.require(static_cast<int64_t>(stages.size()) == pp, "parallel.stage_layers", text,
+            std::to_string(stages.size()) + " entries for " + std::to_string(pp) + " stages (parallel.pp)");
   p.require(sum == blocks, "parallel.stage_layers", text, "sums to " + std::to_string(sum) + ", the model has " + std::to_string(blocks) + " blocks" + mtp);
   for (int64_t n : stages)
     if (n < 1) return p.require(false, "parallel.stage_layers", text, "every stage needs at least one block");
@@ -75,7 +78,8 @@ std::vector<ConfigProblem> config_problems(const RunConfig& c) {
   p.adopt("model.", c.model.problems());
   p.require(c.data.seq_len <= c.model.max_position_embeddings, "data.seq_len", c.data.seq_len,
             "longer than model.max_position_embeddings = " + std::to_string(c.model.max_position_embeddings));
-  p.require(c.data.seq_len > c.model.num_nextn_predict_layers, "data.seq_len", c.data.seq_len, "MTP of depth " + std::to_string(c.model.num_nextn_predict_layers) + " needs longer sequences");
+  p.require(c.data.seq_len > c.model.num_nextn_predict_layers, "data.seq_len", c.data.seq_len,
+            "MTP of depth " + std::to_string(c.model.num_nextn_predict_layers) + " needs longer sequences");
   check_train(p, c);
   check_layout(p, c);
   const std::string& name = c.run.name;

@@ -14,7 +14,11 @@ namespace {
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // digits [. digits], no leading zero before a digit, optionally a sign.
-struct Decimal { bool negative = false; std::string whole, fraction; std::string_view rest; };
+struct Decimal {
+  bool negative = false;
+  std::string whole, fraction;
+  std::string_view rest;
+};
 std::optional<Decimal> read_decimal(std::string_view text) {
   Decimal d;
   size_t i = 0;
@@ -45,7 +49,10 @@ std::optional<int64_t> scaled(const Decimal& d, int64_t unit) {
   return static_cast<int64_t>(d.negative ? -value : value);
 }
 
-struct Unit { const char* name; int64_t size; };
+struct Unit {
+  const char* name;
+  int64_t size;
+};
 constexpr std::array<Unit, 4> kCountUnits{{{"T", 1'000'000'000'000}, {"B", 1'000'000'000}, {"M", 1'000'000}, {"K", 1'000}}};
 constexpr std::array<Unit, 4> kByteUnits{{{"TiB", 1ll << 40}, {"GiB", 1ll << 30}, {"MiB", 1ll << 20}, {"KiB", 1ll << 10}}};
 
@@ -148,7 +155,8 @@ std::string parse_point(const YamlNode& node, RunPoint& out) {
   }
   bool has_unit = false;
   RunPoint point;
-  for (const auto& [suffix, unit] : {std::pair{std::string_view(" steps"), RunPoint::Unit::kSteps}, {" step", RunPoint::Unit::kSteps}, {" tokens", RunPoint::Unit::kTokens}})
+  for (const auto& [suffix, unit] :
+       {std::pair{std::string_view(" steps"), RunPoint::Unit::kSteps}, {" step", RunPoint::Unit::kSteps}, {" tokens", RunPoint::Unit::kTokens}})
     if (!has_unit && text.size() > suffix.size() && text.substr(text.size() - suffix.size()) == suffix) {
       text.remove_suffix(suffix.size());
       point.unit = unit;
@@ -156,7 +164,8 @@ std::string parse_point(const YamlNode& node, RunPoint& out) {
     }
   const auto value = read_with_units(text, kCountUnits, false);
   if (!value || *value < 0) return expected;
-  if (!has_unit && *value != 0 && is_digit(text.back())) return "say whether these are steps or tokens: \"" + node.text + " steps\" or \"" + node.text + " tokens\"";
+  if (!has_unit && *value != 0 && is_digit(text.back()))
+    return "say whether these are steps or tokens: \"" + node.text + " steps\" or \"" + node.text + " tokens\"";
   point.value = *value;
   out = point;
   return "";

@@ -27,9 +27,7 @@ Json parse_strict(const std::string& text, const std::string& name) {
   Json json;
   try {
     json = Json::parse(text, watch);
-  } catch (const Json::exception& error) {
-    throw ConfigError(name + ": not valid JSON: " + error.what());
-  }
+  } catch (const Json::exception& error) { throw ConfigError(name + ": not valid JSON: " + error.what()); }
   if (!json.is_object()) throw ConfigError(name + ": not a config.json: the top level is no object");
   if (!duplicate.empty()) throw ConfigError(name + ": duplicate key \"" + duplicate + "\"");
   return json;

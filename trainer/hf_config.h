@@ -1,5 +1,5 @@
-// A Hugging Face config.json (deepseek_v3, deepseek_v2) to a ModelConfig. Policy: fields that change the maths and that we do not implement are errors, cosmetic ones are
-// ignored; initializer_range is taken as it stands (released files say 0.02, DeepSeek trained with 0.006).
+// A Hugging Face config.json (deepseek_v3, deepseek_v2) to a ModelConfig. Policy: fields that change the maths and that we do not implement are errors,
+// cosmetic ones are ignored; initializer_range is taken as it stands (released files say 0.02, DeepSeek trained with 0.006).
 #pragma once
 #include <string>
 

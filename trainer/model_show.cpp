@@ -15,7 +15,9 @@
 namespace atoll {
 namespace {
 
-bool ends_with(const std::string& text, const std::string& end) { return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0; }
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
 
 std::string grouped(int64_t value) {
   std::string digits = std::to_string(value);
@@ -50,9 +52,10 @@ ShownModel find_model(const std::string& what) {
 std::string model_show_text(const ShownModel& shown) {
   const ModelConfig& c = shown.model;
   const ModelCounts n = count_model(c);
-  std::string out = fmt::format("{}: {}, {} layers ({} dense) + {} MTP, hidden {}, {} heads, {} routed + {} shared experts, top-{}\n\n", shown.name, c.model_type, c.num_hidden_layers,
-                                c.n_routed_experts > 0 ? std::min(c.first_k_dense_replace, c.num_hidden_layers) : c.num_hidden_layers, c.num_nextn_predict_layers, c.hidden_size,
-                                c.num_attention_heads, c.n_routed_experts, c.n_shared_experts, c.num_experts_per_tok);
+  std::string out =
+      fmt::format("{}: {}, {} layers ({} dense) + {} MTP, hidden {}, {} heads, {} routed + {} shared experts, top-{}\n\n", shown.name, c.model_type,
+                  c.num_hidden_layers, c.n_routed_experts > 0 ? std::min(c.first_k_dense_replace, c.num_hidden_layers) : c.num_hidden_layers,
+                  c.num_nextn_predict_layers, c.hidden_size, c.num_attention_heads, c.n_routed_experts, c.n_shared_experts, c.num_experts_per_tok);
   out += fmt::format("{:<20}{:>4}{:>20}{:>18}{:>14}\n", "module", "x", "parameters", "active", "GF/token");
   for (const ModuleCount& m : n.modules)
     out += fmt::format("{:<20}{:>4}{:>20}{:>18}{:>14.4g}\n", m.module, m.instances, grouped(m.parameters), grouped(m.active),
@@ -60,10 +63,11 @@ std::string model_show_text(const ShownModel& shown) {
   out += fmt::format("\nparameters   {} ({})", grouped(n.parameters), short_count(static_cast<double>(n.parameters)));
   if (n.router_bias > 0) out += fmt::format(", {} router-bias elements included", grouped(n.router_bias));
   if (n.mtp_parameters > 0) out += fmt::format("\n + MTP       {} ({})", grouped(n.mtp_parameters), short_count(static_cast<double>(n.mtp_parameters)));
-  out += fmt::format("\nactive       {} ({}) without embedding, {} with it\n", grouped(n.active), short_count(static_cast<double>(n.active)), grouped(n.active_with_embedding));
+  out += fmt::format("\nactive       {} ({}) without embedding, {} with it\n", grouped(n.active), short_count(static_cast<double>(n.active)),
+                     grouped(n.active_with_embedding));
   const auto gf = [&](AttentionCount a, MtpCount m) { return training_flops_per_token(c, shown.seq_len, a, m) / 1e9; };
-  out += fmt::format("training     {:.6g} GF/token causal, {:.6g} non-causal at S={}", gf(AttentionCount::kCausal, MtpCount::kExclude), gf(AttentionCount::kNonCausal, MtpCount::kExclude),
-                     shown.seq_len);
+  out += fmt::format("training     {:.6g} GF/token causal, {:.6g} non-causal at S={}", gf(AttentionCount::kCausal, MtpCount::kExclude),
+                     gf(AttentionCount::kNonCausal, MtpCount::kExclude), shown.seq_len);
   if (n.mtp_parameters > 0) out += fmt::format("; {:.6g} causal with MTP", gf(AttentionCount::kCausal, MtpCount::kInclude));
   return out + "\n             6 x matrix parameters of a token (head in; embedding, router, norms, MTP out) + 3 x attention products\n";
 }

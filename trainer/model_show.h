@@ -16,8 +16,9 @@ struct ShownModel {
 ShownModel find_model(const std::string& what);
 
 std::string model_show_text(const ShownModel& shown);
-// Keys: name, seq_len, parameters, mtp_parameters, router_bias_elements, active_parameters (embedding excluded, head included), active_parameters_with_embedding,
-// matmul_parameters, flops_per_token_causal, flops_per_token_non_causal, flops_per_token_causal_with_mtp, modules[] {module, instances, parameters, active, flops_per_token_causal}.
+// Keys: name, seq_len, parameters, mtp_parameters, router_bias_elements, active_parameters (embedding excluded, head included),
+// active_parameters_with_embedding, matmul_parameters, flops_per_token_causal, flops_per_token_non_causal, flops_per_token_causal_with_mtp, modules[] {module,
+// instances, parameters, active, flops_per_token_causal}.
 std::string model_show_json(const ShownModel& shown);
 
 }  // namespace atoll

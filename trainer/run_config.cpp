@@ -1,5 +1,5 @@
-// Recipe + overrides -> RunConfig. Steps: read, flatten to key -> value with its place, choose the model's base, parse every key by the table, check the rules between
-// keys; all errors are collected and thrown once.
+// Recipe + overrides -> RunConfig. Steps: read, flatten to key -> value with its place, choose the model's base, parse every key by the table, check the rules
+// between keys; all errors are collected and thrown once.
 #include "trainer/run_config.h"
 
 #include <algorithm>
@@ -67,7 +67,8 @@ void Assembly::set(const std::string& path, const Setting& at) {
   const Setting* old = find(path);
   if (old != nullptr && old->line > 0 && at.line > 0) return fail(at, path, ": duplicate key, first given at line " + std::to_string(old->line));
   if (at.line == 0 && (path == kPreset || path == kFile))  // another model on the command line replaces the recipe's
-    for (auto it = settings_.begin(); it != settings_.end();) it = it->first.compare(0, 6, "model.") == 0 && it->second.line > 0 ? settings_.erase(it) : std::next(it);
+    for (auto it = settings_.begin(); it != settings_.end();)
+      it = it->first.compare(0, 6, "model.") == 0 && it->second.line > 0 ? settings_.erase(it) : std::next(it);
   settings_[path] = at;
 }
 
@@ -148,9 +149,7 @@ void Assembly::choose_model(RunConfig& config) {
     } else if (std::none_of(settings_.begin(), settings_.end(), [](const auto& s) { return s.first.compare(0, 6, "model.") == 0; })) {
       errors_.push_back(name_ + ": no model: give a preset (model: quickstart), a config.json, or the fields");
     }
-  } catch (const ConfigError& error) {
-    fail(*file, kFile, ": " + std::string(error.what()));
-  }
+  } catch (const ConfigError& error) { fail(*file, kFile, ": " + std::string(error.what())); }
 }
 
 RunConfig Assembly::finish(size_t num_overrides) {

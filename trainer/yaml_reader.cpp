@@ -1,4 +1,5 @@
-// Builds the tree from yaml-cpp's events rather than its nodes: events show anchors, duplicate keys and quotes, which nodes hide. The only source that includes yaml-cpp.
+// Builds the tree from yaml-cpp's events rather than its nodes: events show anchors, duplicate keys and quotes, which nodes hide. The only source that includes
+// yaml-cpp.
 #include "trainer/yaml_reader.h"
 
 #include <yaml-cpp/eventhandler.h>
@@ -63,7 +64,8 @@ class TreeBuilder : public YAML::EventHandler {
     return node;
   }
   void open(YamlNode node) {
-    if (static_cast<int>(stack_.size()) >= kMaxDepth) throw YAML::ParserException(YAML::Mark::null_mark(), "nested more than " + std::to_string(kMaxDepth) + " deep");
+    if (static_cast<int>(stack_.size()) >= kMaxDepth)
+      throw YAML::ParserException(YAML::Mark::null_mark(), "nested more than " + std::to_string(kMaxDepth) + " deep");
     stack_.push_back({std::move(node)});
   }
   void close() {
@@ -165,9 +167,7 @@ YamlNode read_yaml(const std::string& text, std::vector<YamlProblem>& problems) 
       TreeBuilder second(ignored);
       if (parser.HandleNextDocument(second)) problems.push_back({second.root.line, "a second YAML document; a recipe is one"});
     }
-  } catch (const YAML::Exception& error) {
-    problems.push_back({error.mark.is_null() ? 1 : error.mark.line + 1, "not valid YAML: " + error.msg});
-  }
+  } catch (const YAML::Exception& error) { problems.push_back({error.mark.is_null() ? 1 : error.mark.line + 1, "not valid YAML: " + error.msg}); }
   return problems.empty() ? std::move(builder.root) : YamlNode{};
 }
 

@@ -1,5 +1,5 @@
-// YAML text to a plain tree with line numbers. Policy: the small, safe part of YAML: one document of maps, lists and scalars. Anchors, aliases, tags, non-text bytes,
-// files over 1 MiB or 100,000 nodes are refused. Scalars stay text: what a type means is decided by the key that reads it (config_values.h).
+// YAML text to a plain tree with line numbers. Policy: the small, safe part of YAML: one document of maps, lists and scalars. Anchors, aliases, tags, non-text
+// bytes, files over 1 MiB or 100,000 nodes are refused. Scalars stay text: what a type means is decided by the key that reads it (config_values.h).
 #pragma once
 #include <string>
 #include <utility>

@@ -17,9 +17,7 @@ static nlohmann::json golden_json(const std::string& which) {
 static std::string error_of(const std::string& json) {
   try {
     parse_hf_config(json, "config.json");
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
+  } catch (const ConfigError& error) { return error.what(); }
   return "";
 }
 static bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }

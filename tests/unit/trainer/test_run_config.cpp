@@ -13,9 +13,7 @@ static const std::string kGood = "model: debug\ntrain:\n  steps: 20\n";
 static std::string error_of(const std::string& yaml, const std::vector<std::string>& overrides = {}) {
   try {
     parse_run_config(yaml, "recipe.yaml", overrides, ATOLL_SOURCE_DIR);
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
+  } catch (const ConfigError& error) { return error.what(); }
   return "";
 }
 static bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -41,7 +39,9 @@ parallel: {pp: 2, stage_layers: [3, 2]}
 memory: {activations: 1.5 GiB}
 train.global_batch: 16
 )";
-  const RunConfig c = parse_run_config(yaml, "recipe.yaml", {"parallel.ep=2", "data.seq_len=128", "data.seq_len=64", "parallel.stage_layers=[2, 3]", "run.name=x-1", "train.adam={beta2: 0.99}"});
+  const RunConfig c =
+      parse_run_config(yaml, "recipe.yaml",
+                       {"parallel.ep=2", "data.seq_len=128", "data.seq_len=64", "parallel.stage_layers=[2, 3]", "run.name=x-1", "train.adam={beta2: 0.99}"});
   CHECK(c.model.vocab_size == 2000);
   CHECK(c.model.q_lora_rank == 0);
   CHECK(c.model.hidden_size == model_preset("quickstart")->hidden_size);
@@ -102,9 +102,11 @@ TEST_CASE("Scalars are never guessed", "[trainer][config]") {
   }
   expect(kGood + "data: {document_mask: no}\n", "expected true or false");
   expect(kGood + "data: {document_mask: True}\n", "expected true or false");
-  for (const char* value : {"inf", ".nan", "1e999", "1e", "0x1p3", "01.5", ".5", "1.", "1 2"}) expect(kGood + "train.clip_norm: " + value + "\n", "expected a number");
+  for (const char* value : {"inf", ".nan", "1e999", "1e", "0x1p3", "01.5", ".5", "1.", "1 2"})
+    expect(kGood + "train.clip_norm: " + value + "\n", "expected a number");
   for (const char* value : {"1GB", "1MB", "1 M", "-1KiB", "1.0001KiB", "99999999TiB"}) expect(kGood + "memory: {routed: " + value + "}\n", "memory.routed");
-  for (const char* value : {"20", "20 apples", "-5 steps", "1.5 steps", "steps", "1e3 steps"}) expect(kGood + "train.lr.warmup: " + value + "\n", "train.lr.warmup");
+  for (const char* value : {"20", "20 apples", "-5 steps", "1.5 steps", "steps", "1e3 steps"})
+    expect(kGood + "train.lr.warmup: " + value + "\n", "train.lr.warmup");
   expect(kGood, "train.global_batch=0 (command line): out of range: must be 1..2147483648", {"train.global_batch=0"});
   expect(kGood, "expected a whole number", {"train.global_batch=3.5"});
   expect(kGood, "expected one of: bf16 | fp32 | fp64", {"train.dtype=fp16"});
@@ -134,7 +136,9 @@ TEST_CASE("The model is a preset, a file, or fields", "[trainer][config]") {
   expect("", "no model");
   expect("model: {preset: debug, config: a.json}\ntrain: {steps: 3}\n", "give one of them");
   expect("model: nowhere/config.json\ntrain: {steps: 3}\n", "nowhere/config.json: no such file");
-  const auto parse = [](const std::string& yaml, const std::vector<std::string>& overrides = {}) { return parse_run_config(yaml, "r", overrides, ATOLL_SOURCE_DIR); };
+  const auto parse = [](const std::string& yaml, const std::vector<std::string>& overrides = {}) {
+    return parse_run_config(yaml, "r", overrides, ATOLL_SOURCE_DIR);
+  };
   CHECK(parse("model: tests/golden/deepseek_v3_tiny/config.json\ntrain: {steps: 3}\ndata: {seq_len: 64}\n").model.hidden_size == 64);
   const RunConfig replaced = parse("model: {preset: quickstart, hidden_size: 512}\ntrain: {steps: 3}\n", {"model=debug", "model.vocab_size=100"});
   CHECK(replaced.model.hidden_size == model_preset("debug")->hidden_size);
@@ -160,12 +164,14 @@ TEST_CASE("Rules between keys are checked", "[trainer][config]") {
 
 TEST_CASE("The resolved configuration reads back to the same, whatever the values", "[trainer][config]") {
   std::vector<RunConfig> configs{parse_run_config(kGood, "r")};
-  configs.push_back(parse_run_config("model: deepseek-v2-lite\ntrain: {tokens: 14800B}\n", "r",
-                                     {"data.store=a \"quoted\" \\ path: #1", "run.name=null", "train.lr={max: 2.2e-4, min: 2.2e-5, warmup: 2000 steps, constant_until: 10T, decay_until: 14300B}",
-                                      "train.lr.plateaus=[[14633B, 7.3e-6]]", "train.mtp_lambda=[[0, 0.3], [10T, 0.1]]", "train.adam.eps=1e-20", "train.clip_norm=0.1", "memory.routed=513MiB",
-                                      "train.batch_ramp={start: 3072, until_tokens: 469B}", "train.global_batch=15360", "train.seed=9223372036854775807", "train.adam.moments=bf16",
-                                      "model.rope_scaling={type: yarn, factor: 40, mscale: 0.707, mscale_all_dim: 0.707}", "parallel={pp: 2, stage_layers: [20, 7]}", "train.dtype=fp64",
-                                      "data.document_mask=false", "parallel.schedule=gpipe-w-last", "log.level=warn", "train.bf16_gemm=widen"}));
+  configs.push_back(parse_run_config(
+      "model: deepseek-v2-lite\ntrain: {tokens: 14800B}\n", "r",
+      {"data.store=a \"quoted\" \\ path: #1", "run.name=null",
+       "train.lr={max: 2.2e-4, min: 2.2e-5, warmup: 2000 steps, constant_until: 10T, decay_until: 14300B}", "train.lr.plateaus=[[14633B, 7.3e-6]]",
+       "train.mtp_lambda=[[0, 0.3], [10T, 0.1]]", "train.adam.eps=1e-20", "train.clip_norm=0.1", "memory.routed=513MiB",
+       "train.batch_ramp={start: 3072, until_tokens: 469B}", "train.global_batch=15360", "train.seed=9223372036854775807", "train.adam.moments=bf16",
+       "model.rope_scaling={type: yarn, factor: 40, mscale: 0.707, mscale_all_dim: 0.707}", "parallel={pp: 2, stage_layers: [20, 7]}", "train.dtype=fp64",
+       "data.document_mask=false", "parallel.schedule=gpipe-w-last", "log.level=warn", "train.bf16_gemm=widen"}));
   for (const RunConfig& c : configs) {
     const std::string yaml = resolved_yaml(c);
     INFO(yaml);
@@ -196,12 +202,15 @@ TEST_CASE("Every key is printed and every printed value is accepted", "[trainer]
 
 TEST_CASE("What may not change on resume is named with both values", "[trainer][config]") {
   const RunConfig old = parse_run_config(kGood, "r");
-  const auto changes = [&](const std::vector<std::string>& overrides) { return forbidden_changes(resolved_yaml(old), parse_run_config(kGood, "r", overrides)); };
+  const auto changes = [&](const std::vector<std::string>& overrides) {
+    return forbidden_changes(resolved_yaml(old), parse_run_config(kGood, "r", overrides));
+  };
   CHECK(changes({}).empty());
-  CHECK(changes({"train.steps=40", "parallel.pp=2", "parallel.ep=2", "train.micro_batch=2", "checkpoint.every=5", "log.every=3", "train.threads=1", "train.lr.max=0.01", "eval.every=3",
-                 "memory.routed=1GiB", "run.name=other", "train.resume=never"})
+  CHECK(changes({"train.steps=40", "parallel.pp=2", "parallel.ep=2", "train.micro_batch=2", "checkpoint.every=5", "log.every=3", "train.threads=1",
+                 "train.lr.max=0.01", "eval.every=3", "memory.routed=1GiB", "run.name=other", "train.resume=never"})
             .empty());
-  const auto forbidden = changes({"train.seed=7", "model.hidden_size=128", "train.global_batch=16", "train.adam.beta2=0.99", "data.seq_len=32", "train.steps=40"});
+  const auto forbidden =
+      changes({"train.seed=7", "model.hidden_size=128", "train.global_batch=16", "train.adam.beta2=0.99", "data.seq_len=32", "train.steps=40"});
   REQUIRE(forbidden.size() == 5);
   CHECK(forbidden[0].find("model.hidden_size: was 64, is 128; ") == 0);
   CHECK(forbidden[1].find("data.seq_len: was 512, is 32; ") == 0);
