@@ -89,7 +89,10 @@ ModelConfig debug() {
   return c;
 }
 
-struct Preset { const char* name; ModelConfig (*make)(); };
+struct Preset {
+  const char* name;
+  ModelConfig (*make)();
+};
 constexpr Preset kPresets[] = {
     {"deepseek-v3", deepseek_v3}, {"deepseek-v2", deepseek_v2}, {"deepseek-v2-lite", deepseek_v2_lite}, {"quickstart", quickstart}, {"debug", debug}};
 
@@ -103,7 +106,10 @@ class Rules {
     line << key << " = " << value << ": " << why;
     broken_.push_back(line.str());
   }
-  void at_least(int64_t least, const char* key, int64_t value) { require(value >= least, key, value, "must be at least " + std::to_string(least)); }
+  // The upper bound keeps every product of dimensions far from overflow.
+  void at_least(int64_t least, const char* key, int64_t value, int64_t most = 1 << 20) {
+    require(value >= least && value <= most, key, value, "must lie in " + std::to_string(least) + ".." + std::to_string(most));
+  }
   std::vector<std::string> take() { return std::move(broken_); }
 
  private:
@@ -129,17 +135,19 @@ void check_router(const ModelConfig& c, Rules& rules) {
   rules.require(c.topk_group >= 1 && c.topk_group <= groups, "topk_group", c.topk_group, "must lie in 1.." + std::to_string(groups) + " (n_group)");
   rules.require(c.num_experts_per_tok <= c.topk_group * per_group, "num_experts_per_tok", c.num_experts_per_tok,
                 "the " + std::to_string(c.topk_group) + " groups kept hold only " + std::to_string(c.topk_group * per_group) + " experts");
-  rules.require(c.topk_method != "noaux_tc" || per_group >= 2, "n_group", groups, "noaux_tc scores a group by its two best experts, so a group needs at least 2");
+  rules.require(c.topk_method != "noaux_tc" || per_group >= 2, "n_group", groups,
+                "noaux_tc scores a group by its two best experts, so a group needs at least 2");
 }
 
 void check_rope(const ModelConfig& c, Rules& rules) {
   rules.require(c.rope_theta > 1, "rope_theta", c.rope_theta, "must be greater than 1");
-  rules.require(c.qk_rope_head_dim >= 2 && c.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim", c.qk_rope_head_dim, "must be even and at least 2 (pairs are rotated)");
+  rules.require(c.qk_rope_head_dim >= 2 && c.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim", c.qk_rope_head_dim,
+                "must be even and at least 2 (pairs are rotated)");
   if (!c.rope_scaling.is_yarn) return;
   rules.require(c.rope_scaling.factor >= 1, "rope_scaling.factor", c.rope_scaling.factor, "must be at least 1");
   rules.require(c.rope_scaling.beta_fast > c.rope_scaling.beta_slow, "rope_scaling.beta_fast", c.rope_scaling.beta_fast, "must be greater than beta_slow");
   rules.require(c.rope_scaling.beta_slow > 0, "rope_scaling.beta_slow", c.rope_scaling.beta_slow, "must be positive");
-  rules.at_least(1, "rope_scaling.original_max_position_embeddings", c.rope_scaling.original_max_position);
+  rules.at_least(1, "rope_scaling.original_max_position_embeddings", c.rope_scaling.original_max_position, 1ll << 31);
 }
 
 }  // namespace
@@ -162,17 +170,18 @@ std::vector<std::string> ModelConfig::problems() const {
   rules.require(model_type == "deepseek_v3" || model_type == "deepseek_v2", "model_type", model_type, "must be deepseek_v3 or deepseek_v2");
   rules.at_least(2, "vocab_size", vocab_size);
   rules.at_least(1, "hidden_size", hidden_size);
-  rules.at_least(1, "num_hidden_layers", num_hidden_layers);
+  rules.at_least(1, "num_hidden_layers", num_hidden_layers, 10000);
   rules.at_least(1, "num_attention_heads", num_attention_heads);
   rules.at_least(0, "q_lora_rank", q_lora_rank);
   rules.at_least(1, "kv_lora_rank", kv_lora_rank);
   rules.at_least(1, "qk_nope_head_dim", qk_nope_head_dim);
   rules.at_least(1, "v_head_dim", v_head_dim);
-  rules.at_least(1, "max_position_embeddings", max_position_embeddings);
-  rules.at_least(0, "num_nextn_predict_layers", num_nextn_predict_layers);
-  rules.at_least(0, "n_routed_experts", n_routed_experts);
+  rules.at_least(1, "max_position_embeddings", max_position_embeddings, 1ll << 31);
+  rules.at_least(0, "num_nextn_predict_layers", num_nextn_predict_layers, 1000);
+  rules.at_least(0, "n_routed_experts", n_routed_experts, 10000);
   rules.at_least(0, "first_k_dense_replace", first_k_dense_replace);
-  rules.require(first_k_dense_replace == 0 && n_routed_experts > 0 ? true : intermediate_size >= 1, "intermediate_size", intermediate_size, "must be at least 1");
+  const bool has_dense = n_routed_experts == 0 || first_k_dense_replace > 0;
+  rules.at_least(has_dense ? 1 : 0, "intermediate_size", intermediate_size);
   rules.require(rms_norm_eps > 0, "rms_norm_eps", rms_norm_eps, "must be positive");
   rules.require(initializer_range > 0, "initializer_range", initializer_range, "must be positive");
   check_rope(*this, rules);

@@ -4,7 +4,9 @@
 namespace atoll {
 namespace {
 
-struct AttentionSize { int64_t matrices = 0, latent_norms = 0; };
+struct AttentionSize {
+  int64_t matrices = 0, latent_norms = 0;
+};
 
 AttentionSize attention_size(const ModelConfig& c) {
   const int64_t D = c.hidden_size, q_out = c.num_attention_heads * c.qk_head_dim();
@@ -20,13 +22,15 @@ void add_blocks(std::vector<ModuleCount>& out, const ModelConfig& c, int64_t lay
   const std::string prefix = is_mtp ? "mtp." : "";
   const auto add = [&](const std::string& module, int64_t instances, int64_t parameters, int64_t active, int64_t matmul, double pair = 0) {
     if (instances > 0 && parameters > 0)
-      out.push_back({prefix + module, instances, instances * parameters, instances * active, instances * matmul, static_cast<double>(instances) * pair, is_mtp});
+      out.push_back(
+          {prefix + module, instances, instances * parameters, instances * active, instances * matmul, static_cast<double>(instances) * pair, is_mtp});
   };
   const AttentionSize attention = attention_size(c);
   const int64_t norms = 2 * c.hidden_size + attention.latent_norms, dense = 3 * c.hidden_size * c.intermediate_size;
   const int64_t router = c.n_routed_experts * c.hidden_size, bias = c.has_router_bias() ? c.n_routed_experts : 0;
   const int64_t shared = c.n_shared_experts * expert_size(c), active_experts = c.num_experts_per_tok * expert_size(c);
-  add("attention", layers, attention.matrices, attention.matrices, attention.matrices, 2.0 * static_cast<double>(c.num_attention_heads * (c.qk_head_dim() + c.v_head_dim)));
+  add("attention", layers, attention.matrices, attention.matrices, attention.matrices,
+      2.0 * static_cast<double>(c.num_attention_heads * (c.qk_head_dim() + c.v_head_dim)));
   add("norms", layers, norms, norms, 0);
   add("dense_mlp", layers - moe, dense, dense, dense);
   add("router", moe, router + bias, router + bias, 0);
@@ -52,7 +56,8 @@ ModelCounts count_model(const ModelConfig& c) {
   counts.modules.push_back({"final_norm", 1, c.hidden_size, c.hidden_size, 0});
   counts.modules.push_back({"head", 1, counts.head, table, table});
   if (mtp > 0) {
-    counts.modules.push_back({"mtp.eh_proj", mtp, mtp * 2 * c.hidden_size * c.hidden_size, mtp * 2 * c.hidden_size * c.hidden_size, mtp * 2 * c.hidden_size * c.hidden_size, 0, true});
+    counts.modules.push_back({"mtp.eh_proj", mtp, mtp * 2 * c.hidden_size * c.hidden_size, mtp * 2 * c.hidden_size * c.hidden_size,
+                              mtp * 2 * c.hidden_size * c.hidden_size, 0, true});
     counts.modules.push_back({"mtp.module_norms", mtp, mtp * 3 * c.hidden_size, mtp * 3 * c.hidden_size, 0, 0, true});
     add_blocks(counts.modules, c, mtp, count_moe_layers(c, L, L + mtp), true);
     counts.modules.push_back({"mtp.head (shared)", mtp, 0, mtp * table, mtp * table, 0, true});

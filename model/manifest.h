@@ -11,14 +11,14 @@
 namespace atoll {
 
 struct ParameterSpec {
-  std::string name;              // Hugging Face name
-  int64_t rows = 0, cols = 1;    // [out, in]; a vector has cols == 1
+  std::string name;            // Hugging Face name
+  int64_t rows = 0, cols = 1;  // [out, in]; a vector has cols == 1
   bool is_vector = false;
-  int64_t layer = -1;            // block index; -1 embedding; num_blocks() final norm and head
-  int64_t expert = -1;           // routed expert, else -1
-  bool is_norm_gain = false;     // starts at 1, else normal(0, initializer_range)
-  bool is_router_bias = false;   // e_score_correction_bias: starts at 0, no gradient, no optimizer, no part in the norm
-  bool decays = false;           // weight decay: every 2-D tensor, no vector
+  int64_t layer = -1;           // block index; -1 embedding; num_blocks() final norm and head
+  int64_t expert = -1;          // routed expert, else -1
+  bool is_norm_gain = false;    // starts at 1, else normal(0, initializer_range)
+  bool is_router_bias = false;  // e_score_correction_bias: starts at 0, no gradient, no optimizer, no part in the norm
+  bool decays = false;          // weight decay: every 2-D tensor, no vector
   int64_t numel() const { return rows * cols; }
 };
 

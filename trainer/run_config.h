@@ -22,44 +22,44 @@ struct DataConfig {
 
 struct AdamConfig {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-  double weight_decay = 0.1;         // 2-D tensors only
-  DType moments = DType::kF32;       // kF32 or kBF16 (kF64 always under train.dtype fp64)
+  double weight_decay = 0.1;    // 2-D tensors only
+  DType moments = DType::kF32;  // kF32 or kBF16 (kF64 always under train.dtype fp64)
 };
 
 struct TrainConfig {
-  int64_t steps = 0, tokens = 0;     // exactly one is > 0; RunConfig::length() is the other way to ask
-  int64_t global_batch = 8;          // sequences of one optimizer step, over all ranks
-  int64_t micro_batch = 1;           // sequences of one forward, on one data-parallel rank
+  int64_t steps = 0, tokens = 0;  // exactly one is > 0; RunConfig::length() is the other way to ask
+  int64_t global_batch = 8;       // sequences of one optimizer step, over all ranks
+  int64_t micro_batch = 1;        // sequences of one forward, on one data-parallel rank
   BatchRampConfig batch_ramp;
-  uint64_t seed = 1;                 // initial weights
+  uint64_t seed = 1;  // initial weights
   LrConfig lr;
   AdamConfig adam;
-  double clip_norm = 1.0;            // 0: no clipping
-  int64_t nonfinite_budget = 10;     // updates that may be skipped for a non-finite loss or gradient before the run stops
-  std::string resume = "auto";       // auto: the newest good checkpoint of the run folder, if any; never; or a checkpoint's path
+  double clip_norm = 1.0;         // 0: no clipping
+  int64_t nonfinite_budget = 10;  // updates that may be skipped for a non-finite loss or gradient before the run stops
+  std::string resume = "auto";    // auto: the newest good checkpoint of the run folder, if any; never; or a checkpoint's path
   PiecewiseConstant mtp_lambda{{{RunPoint::tokens(0), 0.3}}};
   PiecewiseConstant balance_alpha{{{RunPoint::tokens(0), 1e-4}}};
   PiecewiseConstant bias_gamma{{{RunPoint::tokens(0), 1e-3}}};
-  DType dtype = DType::kBF16;        // storage of weights and activations: kBF16, kF32, kF64
+  DType dtype = DType::kBF16;  // storage of weights and activations: kBF16, kF32, kF64
   Bf16Gemm bf16_gemm = Bf16Gemm::kAuto;
-  int64_t threads = 0;               // per rank; 0: cores of this host / ranks on it
+  int64_t threads = 0;  // per rank; 0: cores of this host / ranks on it
 };
 
 struct ParallelConfig {
-  MeshSizes mesh;                        // pp, tp, cp, ep, etp; dp and edp are derived
-  std::string schedule = "1f1b";         // a name of build_schedule()
-  std::vector<int64_t> stage_layers;     // blocks (MTP included) of each pipeline stage; empty: by rule, balanced by FLOPs
-  std::string reduce = "ordered";        // floats are added locally in rank order
+  MeshSizes mesh;                     // pp, tp, cp, ep, etp; dp and edp are derived
+  std::string schedule = "1f1b";      // a name of build_schedule()
+  std::vector<int64_t> stage_layers;  // blocks (MTP included) of each pipeline stage; empty: by rule, balanced by FLOPs
+  std::string reduce = "ordered";     // floats are added locally in rank order
 };
 
 struct CheckpointConfig {
-  int64_t every = 0;        // steps; 0: only at the end and on a signal
-  int64_t keep_last = 3;    // 0: all
+  int64_t every = 0;      // steps; 0: only at the end and on a signal
+  int64_t keep_last = 3;  // 0: all
 };
 
 struct EvalConfig {
-  int64_t every = 0;        // steps; 0: only at the end
-  int64_t sequences = 64;   // held-out sequences; 0: all of them
+  int64_t every = 0;       // steps; 0: only at the end
+  int64_t sequences = 64;  // held-out sequences; 0: all of them
 };
 
 struct LogConfig {

@@ -22,7 +22,7 @@ struct RunPoint {
   static RunPoint tokens(int64_t n) { return {n, Unit::kTokens}; }
   static RunPoint end() { return {0, Unit::kEnd}; }
 };
-std::string to_string(const RunPoint& point);         // "2000 steps", "10T tokens", "end": parses back to the same
+std::string to_string(const RunPoint& point);             // "2000 steps", "10T tokens", "end": parses back to the same
 bool is_past(const Position& at, const RunPoint& point);  // at > point, in the point's own unit; "end" is never past
 
 struct PointValue {
@@ -47,7 +47,7 @@ struct LrConfig {
   RunPoint warmup = RunPoint::steps(0);
   RunPoint constant_until = RunPoint::steps(0);  // 0: the decay starts where the warm-up ends
   RunPoint decay_until = RunPoint::end();
-  std::vector<PointValue> plateaus;              // ascending, after decay_until
+  std::vector<PointValue> plateaus;  // ascending, after decay_until
   bool operator==(const LrConfig&) const = default;
 };
 
@@ -66,8 +66,8 @@ class LrSchedule {
 // The global batch in sequences. DeepSeek-V3's goes from 3072 to 15360 over the first 469B tokens; the shape is not published. Ours: linear in the tokens fed
 // before the step, rounded down to a multiple of `multiple`, never below start nor above the full batch.
 struct BatchRampConfig {
-  int64_t start = 0;          // 0: no ramp
-  int64_t until_tokens = 0;   // from here on the full batch
+  int64_t start = 0;         // 0: no ramp
+  int64_t until_tokens = 0;  // from here on the full batch
   int64_t multiple = 1;
   bool operator==(const BatchRampConfig&) const = default;
 };

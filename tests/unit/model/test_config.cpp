@@ -60,3 +60,9 @@ TEST_CASE("The router of V3, V2 and V2-Lite differs as published", "[model][conf
   normalising.norm_topk_prob = true;
   CHECK_FALSE(normalising.router().normalize);
 }
+
+TEST_CASE("A dimension whose products would overflow is no shape", "[model][config]") {
+  ModelConfig c = *model_preset("debug");
+  c.hidden_size = 1ll << 40;
+  CHECK(mentions(c.problems(), "hidden_size = 1099511627776: must lie in 1..1048576"));
+}

@@ -42,15 +42,30 @@ TEST_CASE("A block's parameters come in the one fixed order", "[model][manifest]
   ModelConfig c = *model_preset("debug");
   c.n_routed_experts = 2;
   const std::string at = "model.layers.3.";  // the MTP block
-  CHECK(names(block_manifest(c, 3)) ==
-        std::vector<std::string>{at + "enorm.weight", at + "hnorm.weight", at + "eh_proj.weight", at + "input_layernorm.weight", at + "self_attn.q_a_proj.weight",
-                                 at + "self_attn.kv_a_proj_with_mqa.weight", at + "self_attn.q_a_layernorm.weight", at + "self_attn.q_b_proj.weight",
-                                 at + "self_attn.kv_a_layernorm.weight", at + "self_attn.kv_b_proj.weight", at + "self_attn.o_proj.weight",
-                                 at + "post_attention_layernorm.weight", at + "mlp.gate.weight", at + "mlp.gate.e_score_correction_bias",
-                                 at + "mlp.shared_experts.gate_proj.weight", at + "mlp.shared_experts.up_proj.weight", at + "mlp.shared_experts.down_proj.weight",
-                                 at + "mlp.experts.0.gate_proj.weight", at + "mlp.experts.0.up_proj.weight", at + "mlp.experts.1.gate_proj.weight",
-                                 at + "mlp.experts.1.up_proj.weight", at + "mlp.experts.0.down_proj.weight", at + "mlp.experts.1.down_proj.weight",
-                                 at + "shared_head.norm.weight"});
+  CHECK(names(block_manifest(c, 3)) == std::vector<std::string>{at + "enorm.weight",
+                                                                at + "hnorm.weight",
+                                                                at + "eh_proj.weight",
+                                                                at + "input_layernorm.weight",
+                                                                at + "self_attn.q_a_proj.weight",
+                                                                at + "self_attn.kv_a_proj_with_mqa.weight",
+                                                                at + "self_attn.q_a_layernorm.weight",
+                                                                at + "self_attn.q_b_proj.weight",
+                                                                at + "self_attn.kv_a_layernorm.weight",
+                                                                at + "self_attn.kv_b_proj.weight",
+                                                                at + "self_attn.o_proj.weight",
+                                                                at + "post_attention_layernorm.weight",
+                                                                at + "mlp.gate.weight",
+                                                                at + "mlp.gate.e_score_correction_bias",
+                                                                at + "mlp.shared_experts.gate_proj.weight",
+                                                                at + "mlp.shared_experts.up_proj.weight",
+                                                                at + "mlp.shared_experts.down_proj.weight",
+                                                                at + "mlp.experts.0.gate_proj.weight",
+                                                                at + "mlp.experts.0.up_proj.weight",
+                                                                at + "mlp.experts.1.gate_proj.weight",
+                                                                at + "mlp.experts.1.up_proj.weight",
+                                                                at + "mlp.experts.0.down_proj.weight",
+                                                                at + "mlp.experts.1.down_proj.weight",
+                                                                at + "shared_head.norm.weight"});
 }
 
 TEST_CASE("Without a q latent one q_proj stands before kv_a_proj_with_mqa", "[model][manifest]") {

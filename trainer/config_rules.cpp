@@ -1,0 +1,91 @@
+// Rules between keys: what can be said without knowing the number of ranks.
+#include <algorithm>
+#include <numeric>
+#include <sstream>
+
+#include "trainer/config_schema.h"
+#include "trainer/config_values.h"
+
+namespace atoll {
+namespace {
+
+class Problems {
+ public:
+  template <class T>
+  void require(bool holds, const std::string& key, const T& value, const std::string& why) {
+    if (holds) return;
+    std::ostringstream text;
+    text << key << " = " << value << ": " << why;
+    list.push_back({key, text.str()});
+  }
+  // "key = value: why" of a part of the configuration that does not know its section.
+  void adopt(const std::string& section, const std::vector<std::string>& lines) {
+    for (const std::string& line : lines) list.push_back({section + line.substr(0, line.find(' ')), section + line});
+  }
+  std::vector<ConfigProblem> list;
+};
+
+void check_points(Problems& p, const std::string& key, const PiecewiseConstant& f) {
+  const std::string text = print_points(f.values);
+  p.require(!f.values.empty() && f.values[0].at.value == 0 && f.values[0].at.unit != RunPoint::Unit::kEnd, key, text, "the first point must be 0");
+  for (size_t i = 0; i < f.values.size(); ++i) {
+    if (f.values[i].value < 0) return p.require(false, key, text, "values must not be negative");
+    if (i == 0) continue;
+    const bool comparable = f.values[i].at.unit == f.values[i - 1].at.unit || i == 1;
+    if (!comparable || f.values[i].at.unit == RunPoint::Unit::kEnd || f.values[i].at.value <= f.values[i - 1].at.value)
+      return p.require(false, key, text, "points must ascend, all in steps or all in tokens");
+  }
+}
+
+void check_train(Problems& p, const RunConfig& c) {
+  const TrainConfig& t = c.train;
+  if (t.steps == 0 && t.tokens == 0) p.require(false, "train.steps", 0, "give the length of the run: train.steps or train.tokens");
+  if (t.steps > 0 && t.tokens > 0) p.require(false, "train.tokens", t.tokens, "train.steps is given too; give one of them");
+  p.adopt("train.lr.", LrSchedule::problems(t.lr, c.length()));
+  check_points(p, "train.mtp_lambda", t.mtp_lambda);
+  check_points(p, "train.balance_alpha", t.balance_alpha);
+  check_points(p, "train.bias_gamma", t.bias_gamma);
+  p.require(t.batch_ramp.start <= t.global_batch, "train.batch_ramp.start", t.batch_ramp.start,
+            "larger than train.global_batch = " + std::to_string(t.global_batch));
+  p.require(t.batch_ramp.start == 0 || t.batch_ramp.until_tokens > 0, "train.batch_ramp.until_tokens", t.batch_ramp.until_tokens,
+            "must be positive where train.batch_ramp.start is given");
+  p.require(t.adam.beta1 < 1, "train.adam.beta1", t.adam.beta1, "must be less than 1");
+  p.require(t.adam.beta2 < 1, "train.adam.beta2", t.adam.beta2, "must be less than 1");
+  p.require(!t.resume.empty(), "train.resume", "\"\"", "must be auto, never, or a checkpoint's folder");
+}
+
+void check_layout(Problems& p, const RunConfig& c) {
+  const int64_t blocks = c.model.num_blocks(), pp = c.parallel.mesh.pp;
+  const std::string mtp = c.model.num_nextn_predict_layers > 0 ? " (MTP included)" : "";
+  p.require(pp <= blocks, "parallel.pp", pp, "more stages than the model's " + std::to_string(blocks) + " blocks" + mtp);
+  const int64_t experts = std::max<int64_t>(1, c.model.n_routed_experts);
+  p.require(c.parallel.mesh.ep <= experts, "parallel.ep", c.parallel.mesh.ep, "more ranks than the " + std::to_string(experts) + " experts of a layer");
+  const std::vector<int64_t>& stages = c.parallel.stage_layers;
+  if (stages.empty()) return;
+  const std::string text = print_wholes(stages);
+  const int64_t sum = std::accumulate(stages.begin(), stages.end(), int64_t{0});
+  p.require(static_cast<int64_t>(stages.size()) == pp, "parallel.stage_layers", text,
+            std::to_string(stages.size()) + " entries for " + std::to_string(pp) + " stages (parallel.pp)");
+  p.require(sum == blocks, "parallel.stage_layers", text, "sums to " + std::to_string(sum) + ", the model has " + std::to_string(blocks) + " blocks" + mtp);
+  for (int64_t n : stages)
+    if (n < 1) return p.require(false, "parallel.stage_layers", text, "every stage needs at least one block");
+}
+
+}  // namespace
+
+std::vector<ConfigProblem> config_problems(const RunConfig& c) {
+  Problems p;
+  p.adopt("model.", c.model.problems());
+  p.require(c.data.seq_len <= c.model.max_position_embeddings, "data.seq_len", c.data.seq_len,
+            "longer than model.max_position_embeddings = " + std::to_string(c.model.max_position_embeddings));
+  p.require(c.data.seq_len > c.model.num_nextn_predict_layers, "data.seq_len", c.data.seq_len,
+            "MTP of depth " + std::to_string(c.model.num_nextn_predict_layers) + " needs longer sequences");
+  check_train(p, c);
+  check_layout(p, c);
+  const std::string& name = c.run.name;
+  p.require(!name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos, "run.name", print_text(name), "must be a plain folder name");
+  p.require(!c.run.dir.empty(), "run.dir", "\"\"", "must name a folder");
+  return std::move(p.list);
+}
+
+}  // namespace atoll
