@@ -31,6 +31,8 @@ Engine::Engine(const EngineOptions& options, Communicator& world)
   dispatcher_ = std::make_unique<Dispatcher>(*groups_.ep, static_cast<int>(options_.model.n_routed_experts));
   stage_ = std::make_unique<Stage>(ctx_, options_.model, *parameters_, placement_, *dispatcher_, options.max_sequence);
   optimizer_ = std::make_unique<ShardedAdamW>(ctx_, *parameters_, groups_, options.moments);
+  embedding_ = parameters_->find("model.embed_tokens.weight");
+  loads_.resize(static_cast<size_t>(groups_.pp->size()));
   stage_parameters_ = stage_parameter_indices(options_.model, manifest_, placement_);
 }
 

@@ -59,9 +59,10 @@ class Engine {
   Engine(const EngineOptions& options, Communicator& world);
 
   // One optimizer step on this rank's micro-batches (all ranks of a pipeline pass the same ones; all ranks the same number). Collective.
-  StepResult train_step(std::vector<MicroBatch>& batches, const StepPlan& plan);
+  // The result is valid until the next step; a steady step allocates nothing on the heap.
+  const StepResult& train_step(std::vector<MicroBatch>& batches, const StepPlan& plan);
   // Forward and backward only: gradients stay un-reduced in the parameters. What train_step begins with.
-  StepSums accumulate_gradients(std::vector<MicroBatch>& batches, const StepPlan& plan, StepResult& result);
+  const StepResult& accumulate_gradients(std::vector<MicroBatch>& batches, const StepPlan& plan);
   EvalResult evaluate(std::vector<MicroBatch>& batches);  // forward only. Collective
 
   void initialize();  // weights from the seed
@@ -89,7 +90,8 @@ class Engine {
   void add_embedding_uses();
   void sum_over_ranks(StepSums& sums);
   void send_embedding_to_last_stage();
-  void measure_load(StepResult& result);
+  void measure_load();
+  bool has_shared_embedding() const { return options_.model.num_nextn_predict_layers > 0 || options_.model.tie_word_embeddings; }
 
   EngineOptions options_;
   Mesh mesh_;
@@ -103,7 +105,10 @@ class Engine {
   std::unique_ptr<ShardedAdamW> optimizer_;
   std::map<int, Pipeline> pipelines_, forward_pipelines_;
   std::vector<int> stage_parameters_;
-  std::vector<double> norm_sums_, sums_buffer_;
+  const LocalParameter* embedding_ = nullptr;  // or its replica; null on middle stages
+  StepResult result_;
+  StepSums sums_;
+  std::vector<double> norm_sums_, sums_buffer_, loads_;
 };
 
 }  // namespace atoll

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/log.h"
@@ -35,7 +36,15 @@ std::string console_line(const StepMetrics& m) {
                      r.applied ? "" : " | SKIPPED: " + r.reason);
 }
 
-Progress::Progress(int64_t every) : every_(std::max<int64_t>(1, every)), is_terminal_(isatty(STDERR_FILENO) != 0) {}
+namespace {
+// Under mpirun stderr is a pipe: whoever starts it and knows better says so.
+bool has_terminal() {
+  if (const char* told = std::getenv("ATOLL_TERMINAL")) return std::string(told) == "1";
+  return isatty(STDERR_FILENO) != 0;
+}
+}  // namespace
+
+Progress::Progress(int64_t every) : every_(std::max<int64_t>(1, every)), is_terminal_(has_terminal()) {}
 
 void Progress::step(const StepMetrics& m) {
   const bool stays = m.position.step % every_ == 0 || m.position.step == 1 || m.position.step == m.total_steps || !m.result->applied;

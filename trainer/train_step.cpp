@@ -10,10 +10,10 @@ namespace {
 constexpr int kEmbeddingChannel = 3, kNormChannel = 4;  // of the pipeline's communicator; 0 and 1 are the executor's
 }
 
-StepResult Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& plan) {
-  StepResult result;
+const StepResult& Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& plan) {
   const int64_t sent = groups_.bytes_sent();
-  StepSums sums = accumulate_gradients(batches, plan, result);
+  accumulate_gradients(batches, plan);
+  StepResult& result = result_;
   reduce_gradients();
   result.grad_norm = global_norm();
   if (!std::isfinite(result.total) || !std::isfinite(result.grad_norm)) {  // the same on every rank: both are global
@@ -22,11 +22,10 @@ StepResult Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& 
   } else {
     result.clip = plan.clip_norm > 0 ? std::min(1.0, plan.clip_norm / (result.grad_norm + 1e-6)) : 1.0;
     optimizer_->step(options_.adamw, plan.lr, result.clip, plan.step);
-    update_router_bias(sums.expert_counts, plan.bias_gamma);  // once per optimizer step, from global counts
+    update_router_bias(result.expert_counts, plan.bias_gamma);  // once per optimizer step, from global counts
     optimizer_->publish();
     send_embedding_to_last_stage();
   }
-  result.expert_counts = std::move(sums.expert_counts);
   result.bytes_sent = groups_.bytes_sent() - sent;
   return result;
 }
@@ -36,7 +35,8 @@ void Engine::reduce_gradients() {
   optimizer_->reduce_gradients();
 }
 
-StepSums Engine::accumulate_gradients(std::vector<MicroBatch>& batches, const StepPlan& plan, StepResult& result) {
+const StepResult& Engine::accumulate_gradients(std::vector<MicroBatch>& batches, const StepPlan& plan) {
+  StepResult& result = result_;
   const int depth = static_cast<int>(options_.model.num_nextn_predict_layers);
   int64_t counts[3] = {0, 0, 0};  // labels, sequences, tokens of the whole step
   for (MicroBatch& b : batches) {
@@ -60,8 +60,14 @@ StepSums Engine::accumulate_gradients(std::vector<MicroBatch>& batches, const St
   result.dispatch_bytes = dispatcher_->bytes_dispatched() - dispatched;
   result.combine_bytes = dispatcher_->bytes_combined() - combined;
 
-  StepSums sums = stage_->sums();
+  StepSums& sums = sums_;
+  sums = stage_->sums();
   sum_over_ranks(sums);
+  result.applied = true;
+  result.reason.clear();
+  result.mtp_loss.clear();
+  result.balance_of_layer.clear();
+  result.balance = 0;
   result.loss = sums.loss / labels;
   result.total = result.loss;
   for (double mtp : sums.mtp_loss) {
@@ -74,8 +80,8 @@ StepSums Engine::accumulate_gradients(std::vector<MicroBatch>& batches, const St
   }
   result.total += result.balance;
   result.expert_counts = sums.expert_counts;
-  measure_load(result);
-  return sums;
+  measure_load();
+  return result;
 }
 
 // Losses over all ranks, expert counts over this stage's. A loss lives on the last stage, a layer's balance term on its own: the sum over stages adds zeros.
@@ -93,7 +99,8 @@ void Engine::sum_over_ranks(StepSums& sums) {
   groups_.dp->sum_in_rank_order(std::span<int64_t>(sums.expert_counts));
 }
 
-void Engine::measure_load(StepResult& result) {
+void Engine::measure_load() {
+  StepResult& result = result_;
   const int64_t E = options_.model.n_routed_experts;
   double worst = 0;
   for (size_t begin = 0; E > 0 && begin + static_cast<size_t>(E) <= result.expert_counts.size(); begin += static_cast<size_t>(E)) {
@@ -104,9 +111,8 @@ void Engine::measure_load(StepResult& result) {
     }
     if (sum > 0) worst = std::max(worst, static_cast<double>(most) * static_cast<double>(E) / static_cast<double>(sum));
   }
-  std::vector<double> all(static_cast<size_t>(groups_.pp->size()));
-  groups_.pp->all_gather(&worst, sizeof worst, all.data());
-  result.expert_load_max_over_mean = *std::max_element(all.begin(), all.end());
+  groups_.pp->all_gather(&worst, sizeof worst, loads_.data());
+  result.expert_load_max_over_mean = *std::max_element(loads_.begin(), loads_.end());
 }
 
 // The embedding's gradient = input use + MTP use + tied-head use, in this order, on the first stage.
@@ -164,10 +170,9 @@ void Engine::update_router_bias(const std::vector<int64_t>& counts, double gamma
 
 void Engine::send_embedding_to_last_stage() {
   const int last = groups_.pp->size() - 1, rank = groups_.pp->rank();
-  const LocalParameter* table = parameters_->find("model.embed_tokens.weight");
-  if (last == 0 || !(options_.model.num_nextn_predict_layers > 0 || options_.model.tie_word_embeddings)) return;
-  if (rank == 0) groups_.pp->send(table->weight.data, table->weight.bytes(), last, kEmbeddingChannel);
-  if (rank == last) groups_.pp->recv(table->weight.data, table->weight.bytes(), 0, kEmbeddingChannel);
+  if (last == 0 || !has_shared_embedding()) return;
+  if (rank == 0) groups_.pp->send(embedding_->weight.data, embedding_->weight.bytes(), last, kEmbeddingChannel);
+  if (rank == last) groups_.pp->recv(embedding_->weight.data, embedding_->weight.bytes(), 0, kEmbeddingChannel);
 }
 
 }  // namespace atoll

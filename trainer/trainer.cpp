@@ -143,8 +143,7 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
   feed_->fill(batches_, sequences_, count, engine_->groups().dp->size(), engine_->groups().dp->rank());
   const StepPlan plan{.lr = config_.lr().at(end), .mtp_lambda = config_.train.mtp_lambda.at(end), .balance_alpha = config_.train.balance_alpha.at(end), .bias_gamma = config_.train.bias_gamma.at(end),
                       .clip_norm = config_.train.clip_norm, .step = updates_ + 1};
-  last_ = engine_->train_step(batches_, plan);
-  const StepResult& result = last_;
+  const StepResult& result = engine_->train_step(batches_, plan);
   m.seconds = now() - begin;
   position_ = end;
   sequences_ += count;
@@ -157,8 +156,8 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
   m.tokens_per_second = static_cast<double>(result.tokens) / m.seconds;
   m.flops_per_second = m.tokens_per_second * training_flops_per_token(config_.model, config_.data.seq_len);
   m.mfu = m.flops_per_second / gemm_peak_;
-  m.result = &last_;
-  return last_;
+  m.result = &result;
+  return result;
 }
 
 bool Trainer::must_stop() {

@@ -53,7 +53,6 @@ class Trainer {
   double gemm_peak_ = 0;                  // FLOP/s, all ranks
   bool is_resumed_ = false;
   std::vector<MicroBatch> batches_;
-  StepResult last_;
 };
 
 // What a rank saves and loads: its owned rows of masters and moments, and the router biases it answers for.

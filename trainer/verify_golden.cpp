@@ -122,7 +122,7 @@ PassResult run_pass(const std::string& folder, const std::string& suffix, const 
   plan.mtp_lambda = facts.value("lambda_mtp", 0.0);
   plan.balance_alpha = facts.value("alpha", 0.0);
   plan.bias_gamma = facts.value("gamma", 0.0);
-  const StepSums sums = engine.accumulate_gradients(f.batches, plan, r.step);
+  r.step = engine.accumulate_gradients(f.batches, plan);
   engine.reduce_gradients();
   r.norm = engine.global_norm();
   for (const ShardedAdamW::Owned& owned : engine.optimizer().owned()) {
@@ -130,10 +130,10 @@ PassResult run_pass(const std::string& folder, const std::string& suffix, const 
     r.deviations.compare("grad " + spec.name, owned.grad, grads.tensor(spec.name).rows(owned.rows.begin, owned.rows.size()));
   }
   if (facts.contains("gamma")) {
-    engine.update_router_bias(sums.expert_counts, plan.bias_gamma);
+    engine.update_router_bias(r.step.expert_counts, plan.bias_gamma);
     for (const ParameterStore::Bias& b : engine.parameters().router_biases()) {
       if (options.dtype != DType::kBF16) r.deviations.compare("bias_after." + b.name, b.value, io.tensor("bias_after." + b.name));
-      const Tensor counts(const_cast<int64_t*>(sums.expert_counts.data() + b.layer * model.n_routed_experts), DType::kI64, {model.n_routed_experts});
+      const Tensor counts(const_cast<int64_t*>(r.step.expert_counts.data() + b.layer * model.n_routed_experts), DType::kI64, {model.n_routed_experts});
       r.deviations.compare("counts of layer " + std::to_string(b.layer), counts, io.tensor("moe." + std::to_string(b.layer) + ".counts"));
     }
   }
@@ -168,7 +168,7 @@ double tolerance_of(const std::string& name, DType dtype) {
 }  // namespace
 
 void verify_golden_pass(const std::string& folder, const std::string& suffix, const GoldenOptions& options, Communicator& world, GoldenReport& report) {
-  const ModelConfig model = read_hf_config(folder + "/config.json");
+  const ModelConfig model = load_hf_config(folder + "/config.json");
   nlohmann::json facts = read_json(folder + "/case.json");
   if (suffix == "_packed") facts = facts.at("packed");
   const PassResult r = run_pass(folder, suffix, model, facts, options, false, world);

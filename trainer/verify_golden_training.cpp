@@ -39,7 +39,7 @@ GoldenReport verify_golden_training(const std::string& folder, const GoldenOptio
   const std::string initial = facts.at("initial_weights").get<std::string>();
   const SafetensorsFile data(folder + "/data.safetensors"), final_file(folder + "/final.safetensors"), weights(folder + "/" + initial.substr(0, initial.find(' ')));
 
-  EngineOptions o = golden_engine_options(read_hf_config(folder + "/config.json"), options, facts.at("seq").get<int64_t>());
+  EngineOptions o = golden_engine_options(load_hf_config(folder + "/config.json"), options, facts.at("seq").get<int64_t>());
   o.adamw = {.beta1 = hyper.at("betas").at(0), .beta2 = hyper.at("betas").at(1), .eps = hyper.at("eps"), .weight_decay = hyper.at("weight_decay")};
   Engine engine(o, world);
   load_golden_weights(engine, weights);

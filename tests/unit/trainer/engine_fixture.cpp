@@ -76,7 +76,7 @@ Record run(const RunSpec& spec) {
     for (int step = 1; step <= spec.steps; ++step) {
       std::vector<MicroBatch> batches = batches_of(spec.options.model, step, dp, dp_rank);
       const StepPlan plan{.lr = 3e-3, .mtp_lambda = spec.mtp_lambda, .balance_alpha = spec.balance_alpha, .bias_gamma = spec.bias_gamma, .clip_norm = spec.clip_norm, .step = step};
-      const StepResult r = engine.train_step(batches, plan);
+      const StepResult& r = engine.train_step(batches, plan);
       const std::lock_guard lock(mutex);
       record.dispatch_bytes[rank] += r.dispatch_bytes;
       std::vector<int64_t>& counts = record.counts[step - 1];

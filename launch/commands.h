@@ -1,0 +1,21 @@
+// The subcommands: each declares its arguments on the app and returns what to run. argv lives here and nowhere else.
+#pragma once
+#include <functional>
+
+#include "parallel/communicator.h"
+
+namespace CLI {
+class App;
+}
+
+namespace atoll {
+
+using Command = std::function<int(MpiSession&, std::string& phase)>;
+// Adds all subcommands; `chosen` is set by the one that was named.
+void add_train(CLI::App& app, Command& chosen);
+void add_data(CLI::App& app, Command& chosen);
+void add_inspect(CLI::App& app, Command& chosen);   // model show, checkpoint ls|show|verify, config reference
+void add_use(CLI::App& app, Command& chosen);       // eval, generate
+void add_prove(CLI::App& app, Command& chosen);     // verify golden, bench step
+
+}  // namespace atoll
