@@ -154,16 +154,21 @@ void Assembly::choose_model(RunConfig& config) {
 
 RunConfig Assembly::finish(size_t num_overrides) {
   RunConfig config;
-  const bool was_read = errors_.empty();
-  if (was_read || !settings_.empty()) choose_model(config);
+  std::vector<std::string> misread;
+  const bool was_read = errors_.empty() || !settings_.empty();
+  const size_t before = errors_.size();
+  if (was_read) choose_model(config);
+  const bool has_model = was_read && errors_.size() == before;
   for (const ConfigKey& key : config_schema()) {
     const Setting* setting = find(key.name);
     if (setting == nullptr) continue;
     const std::string error = key.parse(setting->value, config);
+    if (!error.empty()) misread.push_back(key.name);
     if (!error.empty()) fail(*setting, key.name, (setting->line > 0 ? " = " + to_string(setting->value) : "") + ": " + error);
   }
-  if (errors_.empty())
+  if (has_model)
     for (const ConfigProblem& problem : config_problems(config)) {
+      if (std::find(misread.begin(), misread.end(), problem.key) != misread.end()) continue;  // its default is not what the user meant
       const Setting* setting = find(problem.key);
       if (setting == nullptr && problem.key.compare(0, 6, "model.") == 0) setting = find(kPreset) != nullptr ? find(kPreset) : find(kFile);
       if (setting == nullptr)

@@ -68,9 +68,10 @@ TEST_CASE("All errors come at once with their places and the nearest names", "[t
   const std::string yaml = "model: debug\ntrain:\n  steps: 20\n  globl_batch: 4\n  lr:\n    max: fast\nmodel.n_group: 3\n";
   const std::string error = error_of(yaml, {"paralel.pp=3"});
   INFO(error);
-  CHECK(error.find("recipe.yaml + 1 override: 3 errors\n") == 0);
+  CHECK(error.find("recipe.yaml + 1 override: 4 errors\n") == 0);
   CHECK(has(error, "recipe.yaml:4: train.globl_batch: no such key; did you mean train.global_batch?"));
   CHECK(has(error, "recipe.yaml:6: train.lr.max = fast: expected a number"));
+  CHECK(has(error, "recipe.yaml:7: model.n_group = 3: does not divide n_routed_experts = 8"));
   CHECK(has(error, "paralel.pp=3 (command line): no such key; did you mean parallel.pp?"));
   expect("model: debug\ntrain: {steps: 3}\nmodel.n_group: 3\n", "recipe.yaml:3: model.n_group = 3: does not divide n_routed_experts = 8");
   expect(kGood, "model.n_group=3 (command line): model.n_group = 3: does not divide", {"model.n_group=3"});
