@@ -1,6 +1,7 @@
 // Main of the MPI tests: one Catch2 session on every rank, the same cases in the same order; rank 0 alone writes the normal report. Policy: after a failed case the ranks
 // are out of step, so the rank that failed says where and aborts the job: no other rank waits for it in a collective.
 #define CATCH_CONFIG_RUNNER
+#define CATCH_CONFIG_NO_POSIX_SIGNALS  // an aborted job ends the other ranks by SIGTERM: they have nothing to report
 #include <catch2/catch.hpp>
 #include <iostream>
 

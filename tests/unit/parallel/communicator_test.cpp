@@ -65,3 +65,14 @@ TEST_CASE("A receive from a rank that has finished is an error, not a hang") {
                                          }),
                     Catch::Contains("finished without sending"));
 }
+
+TEST_CASE("A message longer than its receive is an error at the receiver") {
+  CHECK_THROWS_WITH(run_ranks_as_threads(2,
+                                         [](Communicator& comm) {
+                                           const char sent[8] = {};
+                                           char received[4];
+                                           if (comm.rank() == 0) comm.send(sent, 8, 1, 5);
+                                           else comm.recv(received, 4, 0, 5);
+                                         }),
+                    Catch::Contains("expected 4 bytes, 8 were sent"));
+}
