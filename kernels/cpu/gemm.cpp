@@ -16,8 +16,8 @@ namespace atoll::cpu {
 namespace {
 
 constexpr int64_t kTileRows = 256;       // rows of x: few enough for an expert's share, many enough to pay for packing its weights
-constexpr int64_t kRaggedStep = 16;      // a shorter tile is computed with its rows rounded up to this, so that few primitives exist
-constexpr int64_t kContractionStep = 32; // the same for a short block of summed rows (padded with zeros: exact)
+constexpr int64_t kRaggedStep = 8;      // a shorter tile is computed with its rows rounded up to this, so that few primitives exist
+constexpr int64_t kContractionStep = 8;  // the same for a short block of summed rows (padded with zeros: exact)
 constexpr int64_t kWidenBlock = 1024;    // contraction widened at a time
 
 int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }

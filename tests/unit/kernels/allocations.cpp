@@ -1,0 +1,22 @@
+#include "allocations.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "kernels/cpu/library_call.h"
+
+namespace {
+std::atomic<long> num_allocations{0};
+}
+void* operator new(size_t size) {
+  if (!atoll::cpu::LibraryCall::is_active()) ++num_allocations;
+  if (void* p = std::malloc(size ? size : 1)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, size_t) noexcept { std::free(p); }
+
+namespace atoll::test {
+long num_own_allocations() { return num_allocations; }
+}  // namespace atoll::test
