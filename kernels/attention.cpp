@@ -2,6 +2,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 namespace {
@@ -46,6 +47,7 @@ void attention(Context& ctx, const Attention& op) {
   check_tensor("attention: lse", op.lse_TH, acc_dtype(op.q_THQ.dtype), {s.T, s.H}, true);
   OpScope scope(ctx, Op::kAttention, 2.0 * num_pairs(op.cu_docs) * static_cast<double>(s.H * (s.Q + s.V)));
   cpu::attention(ctx, op);
+  round_outputs(ctx, {op.o_THV});
 }
 
 void attention_backward(Context& ctx, const AttentionBackward& op) {
@@ -61,6 +63,7 @@ void attention_backward(Context& ctx, const AttentionBackward& op) {
   if (s.R > 0) check_tensor("attention_backward: dk_rope", op.dk_rope_TR, dtype, {s.T, s.R}, true);
   OpScope scope(ctx, Op::kAttentionBackward, 2.0 * num_pairs(op.cu_docs) * static_cast<double>(s.H * (3 * s.Q + 2 * s.V)));  // scores are computed again
   cpu::attention_backward(ctx, op);
+  round_outputs(ctx, {op.dq_THQ, op.dk_nope_THN, op.dk_rope_TR, op.dv_THV});
 }
 
 }  // namespace atoll

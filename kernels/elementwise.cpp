@@ -4,6 +4,7 @@
 #include "kernels/cpu/isa/elementwise.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 #include "kernels/ops.h"
 
 namespace atoll {
@@ -72,6 +73,7 @@ void add(Context& ctx, const Add& op) {
   const OpScope scope(ctx, Op::kAdd, static_cast<double>(op.y.size()));
   const Isa isa = cpu::isa_of(ctx);
   for_each_run<3>(ctx, {op.a, op.b, op.y}, [&](const std::array<char*, 3>& p, int64_t n) { ATOLL_CALL_ISA(isa, add_row(p[0], p[1], p[2], op.y.dtype, n)); });
+  round_outputs(ctx, {op.y});
 }
 
 void cast(Context& ctx, const Cast& op) {

@@ -2,6 +2,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/embedding.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 namespace {
@@ -24,6 +25,7 @@ void embedding(Context& ctx, const Embedding& op) {
   check_ids(op.ids_T, op.table_VD.dim[0]);
   OpScope scope(ctx, Op::kEmbedding, 0);
   cpu::embedding(ctx, op);
+  round_outputs(ctx, {op.y_TD});
 }
 
 void embedding_backward(Context& ctx, const EmbeddingBackward& op) {

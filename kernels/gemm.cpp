@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 #include "kernels/ops.h"
 
 namespace atoll {
@@ -79,6 +80,7 @@ void linear(Context& ctx, const Linear& op) {
   if (op.y_TN.size() == 0) return;
   const OpScope scope(ctx, Op::kLinear, flops(T, N, K));
   cpu::gemm(ctx, {.a = with_stride(op.x_TK), .b = with_stride(op.w_NK), .c = with_stride(op.y_TN), .transpose_b = true, .accumulate = op.accumulate});
+  round_outputs(ctx, {op.y_TN});
 }
 
 void linear_backward_input(Context& ctx, const LinearBackwardInput& op) {
@@ -91,6 +93,7 @@ void linear_backward_input(Context& ctx, const LinearBackwardInput& op) {
   if (op.dx_TK.size() == 0) return;
   const OpScope scope(ctx, Op::kLinearBackwardInput, flops(T, N, K));
   cpu::gemm(ctx, {.a = with_stride(op.dy_TN), .b = with_stride(op.w_NK), .c = with_stride(op.dx_TK), .accumulate = op.accumulate});
+  round_outputs(ctx, {op.dx_TK});
 }
 
 void linear_backward_weight(Context& ctx, const LinearBackwardWeight& op) {
@@ -121,6 +124,7 @@ void grouped_linear(Context& ctx, const GroupedLinear& op) {
     problems.add({.a = with_stride(op.x_RK.rows(begin, count)), .b = with_stride(expert(op.w_ENK, e)), .c = with_stride(op.y_RN.rows(begin, count)), .transpose_b = true, .is_grouped = true});
   }
   problems.run();
+  round_outputs(ctx, {op.y_RN});
 }
 
 void grouped_linear_backward_input(Context& ctx, const GroupedLinearBackwardInput& op) {
@@ -138,6 +142,7 @@ void grouped_linear_backward_input(Context& ctx, const GroupedLinearBackwardInpu
     problems.add({.a = with_stride(op.dy_RN.rows(begin, count)), .b = with_stride(expert(op.w_ENK, e)), .c = with_stride(op.dx_RK.rows(begin, count)), .is_grouped = true});
   }
   problems.run();
+  round_outputs(ctx, {op.dx_RK});
 }
 
 void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWeight& op) {

@@ -1,7 +1,10 @@
 // Public head + loss op. Its three products are ops of their own in the table of times; what is booked here is the rest (softmax, loss, gradient of the logits).
+#include <utility>
+
 #include "kernels/checks.h"
 #include "kernels/cpu/head_loss.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 namespace {
@@ -34,8 +37,11 @@ void head_loss(Context& ctx, const HeadLoss& op) {
   const double before = seconds_of_products(ctx);
   {
     OpScope scope(ctx, Op::kHeadLoss, 6.0 * static_cast<double>(T * V));
+    const bool is_rounding = std::exchange(ctx.round_outputs_to_bf16, false);  // the products inside are not ops of the caller's
     cpu::head_loss(ctx, op);
+    ctx.round_outputs_to_bf16 = is_rounding;
   }
+  round_outputs(ctx, {op.dx_TD});
   ctx.op_stats[static_cast<size_t>(Op::kHeadLoss)].seconds -= seconds_of_products(ctx) - before;
 }
 

@@ -2,6 +2,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/norm.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 
@@ -22,6 +23,7 @@ void rms_norm(Context& ctx, const RmsNorm& op) {
   }
   OpScope scope(ctx, Op::kRmsNorm, 4.0 * static_cast<double>(T * D));
   cpu::rms_norm(ctx, op);
+  round_outputs(ctx, {op.h_TD, op.y_TD});
 }
 
 void rms_norm_backward(Context& ctx, const RmsNormBackward& op) {
@@ -39,6 +41,7 @@ void rms_norm_backward(Context& ctx, const RmsNormBackward& op) {
   if (op.add_TD) check_tensor("rms_norm_backward: add", op.add_TD, dy.dtype, {T, D}, true);
   OpScope scope(ctx, Op::kRmsNormBackward, 9.0 * static_cast<double>(T * D));
   cpu::rms_norm_backward(ctx, op);
+  round_outputs(ctx, {op.dx_TD});
 }
 
 }  // namespace atoll

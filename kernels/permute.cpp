@@ -5,6 +5,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/permute.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 namespace {
@@ -62,6 +63,7 @@ void unpermute(Context& ctx, const Unpermute& op) {
   check_index("unpermute: row", op.row_of_TK, y.dim[0]);
   OpScope scope(ctx, Op::kUnpermute, static_cast<double>(T * D * K));
   cpu::unpermute(ctx, op);
+  round_outputs(ctx, {op.out_TD});
 }
 
 }  // namespace atoll

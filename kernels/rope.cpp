@@ -5,6 +5,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 namespace {
@@ -32,6 +33,7 @@ void rope(Context& ctx, const Rope& op) {
   ATOLL_CHECK(*low >= 0 && *high < P, "rope: positions ", *low, "..", *high, " in a table of ", P, "; build it for the longest sequence");
   OpScope scope(ctx, Op::kRope, 3.0 * static_cast<double>(x.size()));
   cpu::rope(ctx, op);
+  round_outputs(ctx, {op.x_THR});
 }
 
 void fill_rope_table(Tensor table_PR, double theta, const RopeScaling& scaling) {

@@ -3,6 +3,7 @@
 
 #include "kernels/checks.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 namespace {
@@ -66,6 +67,7 @@ void router_backward(Context& ctx, const RouterBackward& op) {
   }
   OpScope scope(ctx, Op::kRouterBackward, 0);
   cpu::router_backward(ctx, op);
+  round_outputs(ctx, {op.dlogits_TE});  // the operand of two products
 }
 
 void balance_loss(Context& ctx, const BalanceLoss& op) {

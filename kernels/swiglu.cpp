@@ -2,6 +2,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/swiglu.h"
 #include "kernels/op_scope.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 
@@ -16,6 +17,7 @@ void swiglu(Context& ctx, const Swiglu& op) {
   if (op.weight_R) check_tensor("swiglu: weight", op.weight_R, acc_dtype(y.dtype), {R});
   OpScope scope(ctx, Op::kSwiglu, 6.0 * static_cast<double>(R * F));
   cpu::swiglu(ctx, op);
+  round_outputs(ctx, {op.y_RF});
 }
 
 void swiglu_backward(Context& ctx, const SwigluBackward& op) {
@@ -32,6 +34,7 @@ void swiglu_backward(Context& ctx, const SwigluBackward& op) {
   if (op.dweight_R) check_tensor("swiglu_backward: dweight", op.dweight_R, acc_dtype(dy.dtype), {R});
   OpScope scope(ctx, Op::kSwigluBackward, 14.0 * static_cast<double>(R * F));
   cpu::swiglu_backward(ctx, op);
+  round_outputs(ctx, {op.dgate_up_R2F});
 }
 
 }  // namespace atoll

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/ops.h"
+#include "kernels/round_outputs.h"
 
 namespace atoll {
 
@@ -125,6 +126,7 @@ void load_golden_weights(Engine& engine, const SafetensorsFile& file) {
     }
   };
   for (const ShardedAdamW::Owned& o : engine.optimizer().owned()) copy(file.tensor(o.parameter->spec->name), o.rows.begin * o.parameter->spec->cols, o.master);
+  for (const ShardedAdamW::Owned& o : engine.optimizer().owned()) round_outputs(engine.ctx(), {o.master});
   for (const ParameterStore::Bias& b : engine.parameters().router_biases()) copy(file.tensor(b.name), 0, b.value);
   engine.publish_weights();
 }

@@ -30,7 +30,7 @@ class Deviations {  // by name; every rank has seen the same names or none
 
 EngineOptions golden_engine_options(const ModelConfig& model, const GoldenOptions& options, int64_t max_sequence);
 // Masters and biases from model.safetensors (F32). DataError on missing tensors, other shapes, and tensors that are not the model's (copies of embedding and head in MTP modules excepted).
-void load_golden_weights(Engine& engine, const SafetensorsFile& file);
+void load_golden_weights(Engine& engine, const SafetensorsFile& file);  // rounded to BF16 values where the engine emulates BF16
 double element(const Tensor& t, int64_t i);
 
 GoldenReport verify_golden_training(const std::string& folder, const GoldenOptions& options, Communicator& world);

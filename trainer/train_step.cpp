@@ -1,6 +1,7 @@
 // One optimizer step, and what it is made of. Policy: losses and gradients are sums over the step's global tokens; every rank computes the same verdict from the same numbers.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/ops.h"
 #include "trainer/engine.h"
@@ -31,7 +32,9 @@ const StepResult& Engine::train_step(std::vector<MicroBatch>& batches, const Ste
 }
 
 void Engine::reduce_gradients() {
+  const bool is_rounding = std::exchange(ctx_.round_outputs_to_bf16, false);  // main gradients are never in BF16
   add_embedding_uses();
+  ctx_.round_outputs_to_bf16 = is_rounding;
   optimizer_->reduce_gradients();
 }
 
