@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "kernels/ops.h"
 #include "trainer/golden_case.h"
@@ -88,7 +89,9 @@ class Watcher {
     const std::string logits_name = is_main ? "logits" : name.substr(0, name.rfind('.')) + ".logits";
     const Tensor head = engine_.stage().head_weight();
     Buffer logits = engine_.ctx().memory.workspace.take({value.dim[0], head.dim[0]}, acc_dtype(value.dtype));
+    const bool is_rounding = std::exchange(engine_.ctx().round_outputs_to_bf16, false);  // logits are FP32 in a BF16 run
     linear(engine_.ctx(), {.x_TK = value, .w_NK = head, .y_TN = logits});
+    engine_.ctx().round_outputs_to_bf16 = is_rounding;
     compare(logits_name, logits);
   }
   bool fill_routing(int64_t layer, const Tensor& ids) const {
