@@ -44,9 +44,9 @@ bool has_terminal() {
 }
 }  // namespace
 
-Progress::Progress(int64_t every) : every_(std::max<int64_t>(1, every)), is_terminal_(has_terminal()) {}
+StepConsole::StepConsole(int64_t every) : every_(std::max<int64_t>(1, every)), is_terminal_(has_terminal()) {}
 
-void Progress::step(const StepMetrics& m) {
+void StepConsole::step(const StepMetrics& m) {
   const bool stays = m.position.step % every_ == 0 || m.position.step == 1 || m.position.step == m.total_steps || !m.result->applied;
   if (!is_terminal_) {
     if (stays) log::info(console_line(m));
@@ -57,12 +57,12 @@ void Progress::step(const StepMetrics& m) {
   is_open_ = !stays;
 }
 
-void Progress::message(const std::string& text) {
+void StepConsole::message(const std::string& text) {
   finish();
   log::info(text);
 }
 
-void Progress::finish() {
+void StepConsole::finish() {
   if (is_open_) std::fputc('\n', stderr);
   is_open_ = false;
 }

@@ -25,9 +25,9 @@ std::string duration(double seconds);       // "3m12s", "2h05m"
 std::string with_thousands(int64_t n);      // 12,345
 
 // Console progress: on a terminal the line of a step overwrites the last one (each `every`-th stays); elsewhere plain lines.
-class Progress {
+class StepConsole {
  public:
-  explicit Progress(int64_t every);
+  explicit StepConsole(int64_t every);
   void step(const StepMetrics& m);
   void message(const std::string& text);  // a line that stays
   void finish();                          // ends an overwritten line

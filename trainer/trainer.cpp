@@ -65,11 +65,11 @@ std::vector<ShardView> engine_shards(Engine& engine) {
 }
 
 Trainer::Trainer(const RunConfig& config, Communicator& world, const HostInfo& host, const std::atomic<int>& stop_signal, std::string& phase)
-    : config_(config), world_(world), host_(host), stop_signal_(stop_signal), phase_(phase), dir_(config.run.path()), resolved_(resolved_yaml(config)), progress_(config.log.every) {}
+    : config_(config), world_(world), host_(host), stop_signal_(stop_signal), phase_(phase), dir_(config.run.path()), resolved_(resolved_yaml(config)), console_(config.log.every) {}
 Trainer::~Trainer() = default;
 
 void Trainer::say(const std::string& text) {
-  if (world_.rank() == 0) progress_.message(text);
+  if (world_.rank() == 0) console_.message(text);
 }
 
 ExitCode Trainer::run() {
@@ -109,7 +109,7 @@ ExitCode Trainer::run() {
     metrics.eta_seconds = (now() - started) / static_cast<double>(position_.step - first_step) * static_cast<double>(total - position_.step);
     if (world_.rank() == 0) {
       metrics_->step(metrics);
-      progress_.step(metrics);
+      console_.step(metrics);
     }
     if (feed_->epoch(sequences_) != epoch) say(fmt::format("epoch {} of the training data begins after step {}", feed_->epoch(sequences_) + 1, position_.step));
     if (skipped_ > config_.train.nonfinite_budget) {
@@ -126,7 +126,7 @@ ExitCode Trainer::run() {
     }
     if (config_.checkpoint.every > 0 && position_.step % config_.checkpoint.every == 0) save();
   }
-  if (world_.rank() == 0) progress_.finish();
+  if (world_.rank() == 0) console_.finish();
   if (evaluated_step_ != position_.step) evaluate();
   if (saved_step_ != position_.step && !save()) return ExitCode::kFailed;
   say(fmt::format("done: {} steps, {} tokens; run folder {}", position_.step, with_thousands(position_.tokens), dir_));

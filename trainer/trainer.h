@@ -45,7 +45,7 @@ class Trainer {
   std::unique_ptr<DataFeed> feed_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<MetricsFile> metrics_;  // rank 0
-  Progress progress_;
+  StepConsole console_;
   Position position_;
   int64_t sequences_ = 0;                 // fed so far: the cursor in the data order
   int64_t updates_ = 0, skipped_ = 0;     // optimizer steps applied; updates skipped for a non-finite value
