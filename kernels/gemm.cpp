@@ -1,5 +1,5 @@
 // The linear ops and their grouped forms: arguments are checked here once, then the back end multiplies.
-#include <vector>
+#include <array>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/op_scope.h"
