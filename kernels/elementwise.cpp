@@ -67,8 +67,8 @@ double sum_of_squares(Context& ctx, const Tensor& x) {
 }
 
 void add(Context& ctx, const Add& op) {
-  ATOLL_CHECK(is_float(op.y.dtype) && op.a.dtype == op.y.dtype && op.b.dtype == op.y.dtype && same_dims(op.a, op.y) && same_dims(op.b, op.y), "add: a ", op.a.shape(), ", b ", op.b.shape(), ", y ",
-              op.y.shape(), " must have one float dtype and the same dims");
+  ATOLL_CHECK(is_float(op.y.dtype) && op.a.dtype == op.y.dtype && op.b.dtype == op.y.dtype && same_dims(op.a, op.y) && same_dims(op.b, op.y), "add: a ",
+              op.a.shape(), ", b ", op.b.shape(), ", y ", op.y.shape(), " must have one float dtype and the same dims");
   if (op.y.size() == 0) return;
   const OpScope scope(ctx, Op::kAdd, static_cast<double>(op.y.size()));
   const Isa isa = cpu::isa_of(ctx);
@@ -77,11 +77,13 @@ void add(Context& ctx, const Add& op) {
 }
 
 void cast(Context& ctx, const Cast& op) {
-  ATOLL_CHECK(is_float(op.x.dtype) && is_float(op.y.dtype) && same_dims(op.x, op.y), "cast: x ", op.x.shape(), " and y ", op.y.shape(), " must be float tensors of the same dims");
+  ATOLL_CHECK(is_float(op.x.dtype) && is_float(op.y.dtype) && same_dims(op.x, op.y), "cast: x ", op.x.shape(), " and y ", op.y.shape(),
+              " must be float tensors of the same dims");
   if (op.y.size() == 0) return;
   const OpScope scope(ctx, Op::kCast, 0);
   const Isa isa = cpu::isa_of(ctx);
-  for_each_run<2>(ctx, {op.x, op.y}, [&](const std::array<char*, 2>& p, int64_t n) { ATOLL_CALL_ISA(isa, convert_row(p[0], op.x.dtype, p[1], op.y.dtype, n, op.scale)); });
+  for_each_run<2>(ctx, {op.x, op.y},
+                  [&](const std::array<char*, 2>& p, int64_t n) { ATOLL_CALL_ISA(isa, convert_row(p[0], op.x.dtype, p[1], op.y.dtype, n, op.scale)); });
 }
 
 }  // namespace atoll

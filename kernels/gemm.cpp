@@ -1,5 +1,5 @@
 // The linear ops and their grouped forms: arguments are checked here once, then the back end multiplies.
-#include <vector>
+#include <array>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/op_scope.h"
@@ -17,12 +17,12 @@ void check_operands(const char* op, const Tensor& a, const Tensor& b) {
 }
 void check_matrix(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t cols) {
   ATOLL_CHECK(t.rank == 2 && t.dim[0] == rows && t.dim[1] == cols, op, ": ", name, " is ", t.shape(), ", expected [", rows, ", ", cols, "]");
-  ATOLL_CHECK(t.size() == 0 || (t.stride[1] == 1 && (t.dim[0] == 1 || t.stride[0] >= t.dim[1])), op, ": ", name, " ", t.shape(), " has row stride ", t.stride[0], " and inner stride ",
-              t.stride[1], "; rows may be strided, elements not");
+  ATOLL_CHECK(t.size() == 0 || (t.stride[1] == 1 && (t.dim[0] == 1 || t.stride[0] >= t.dim[1])), op, ": ", name, " ", t.shape(), " has row stride ",
+              t.stride[0], " and inner stride ", t.stride[1], "; rows may be strided, elements not");
 }
 void check_result(const char* op, const char* name, const Tensor& c, DType storage, bool acc_only) {
-  ATOLL_CHECK(c.dtype == acc_dtype(storage) || (!acc_only && c.dtype == storage), op, ": ", name, " is ", c.shape(), ", expected ", name_of(acc_dtype(storage)), acc_only ? "" : " or ",
-              acc_only ? "" : name_of(storage));
+  ATOLL_CHECK(c.dtype == acc_dtype(storage) || (!acc_only && c.dtype == storage), op, ": ", name, " is ", c.shape(), ", expected ", name_of(acc_dtype(storage)),
+              acc_only ? "" : " or ", acc_only ? "" : name_of(storage));
 }
 double flops(int64_t m, int64_t n, int64_t k) { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
 
@@ -41,10 +41,14 @@ Tensor expert(const Tensor& w_ENK, int64_t e) {
 }
 
 void check_groups(const char* op, const char* name, const Tensor& w_ENK, std::span<const int64_t> offsets, int64_t rows) {
-  ATOLL_CHECK(w_ENK.rank == 3 && offsets.size() == static_cast<size_t>(w_ENK.dim[0]) + 1, op, ": ", name, " is ", w_ENK.shape(), " and there are ", offsets.size(), " offsets; expected [E, N, K] and E + 1");
-  ATOLL_CHECK(w_ENK.size() == 0 || (w_ENK.stride[2] == 1 && w_ENK.stride[1] >= w_ENK.dim[2]), op, ": ", name, " ", w_ENK.shape(), " has inner stride ", w_ENK.stride[2]);
-  ATOLL_CHECK(offsets.front() == 0 && offsets.back() == rows, op, ": offsets run from ", offsets.front(), " to ", offsets.back(), ", expected 0 to ", rows, " rows");
-  for (size_t e = 0; e + 1 < offsets.size(); ++e) ATOLL_CHECK(offsets[e] <= offsets[e + 1], op, ": offsets descend at expert ", e, ": ", offsets[e], " > ", offsets[e + 1]);
+  ATOLL_CHECK(w_ENK.rank == 3 && offsets.size() == static_cast<size_t>(w_ENK.dim[0]) + 1, op, ": ", name, " is ", w_ENK.shape(), " and there are ",
+              offsets.size(), " offsets; expected [E, N, K] and E + 1");
+  ATOLL_CHECK(w_ENK.size() == 0 || (w_ENK.stride[2] == 1 && w_ENK.stride[1] >= w_ENK.dim[2]), op, ": ", name, " ", w_ENK.shape(), " has inner stride ",
+              w_ENK.stride[2]);
+  ATOLL_CHECK(offsets.front() == 0 && offsets.back() == rows, op, ": offsets run from ", offsets.front(), " to ", offsets.back(), ", expected 0 to ", rows,
+              " rows");
+  for (size_t e = 0; e + 1 < offsets.size(); ++e)
+    ATOLL_CHECK(offsets[e] <= offsets[e + 1], op, ": offsets descend at expert ", e, ": ", offsets[e], " > ", offsets[e + 1]);
 }
 
 // The problems of a grouped op, handed to the back end a fixed number at a time: no allocation.
@@ -121,7 +125,11 @@ void grouped_linear(Context& ctx, const GroupedLinear& op) {
   Problems problems(ctx);
   for (int64_t e = 0; e < op.w_ENK.dim[0]; ++e) {
     const int64_t begin = op.offsets[static_cast<size_t>(e)], count = op.offsets[static_cast<size_t>(e) + 1] - begin;
-    problems.add({.a = with_stride(op.x_RK.rows(begin, count)), .b = with_stride(expert(op.w_ENK, e)), .c = with_stride(op.y_RN.rows(begin, count)), .transpose_b = true, .is_grouped = true});
+    problems.add({.a = with_stride(op.x_RK.rows(begin, count)),
+                  .b = with_stride(expert(op.w_ENK, e)),
+                  .c = with_stride(op.y_RN.rows(begin, count)),
+                  .transpose_b = true,
+                  .is_grouped = true});
   }
   problems.run();
   round_outputs(ctx, {op.y_RN});
@@ -139,7 +147,10 @@ void grouped_linear_backward_input(Context& ctx, const GroupedLinearBackwardInpu
   Problems problems(ctx);
   for (int64_t e = 0; e < op.w_ENK.dim[0]; ++e) {
     const int64_t begin = op.offsets[static_cast<size_t>(e)], count = op.offsets[static_cast<size_t>(e) + 1] - begin;
-    problems.add({.a = with_stride(op.dy_RN.rows(begin, count)), .b = with_stride(expert(op.w_ENK, e)), .c = with_stride(op.dx_RK.rows(begin, count)), .is_grouped = true});
+    problems.add({.a = with_stride(op.dy_RN.rows(begin, count)),
+                  .b = with_stride(expert(op.w_ENK, e)),
+                  .c = with_stride(op.dx_RK.rows(begin, count)),
+                  .is_grouped = true});
   }
   problems.run();
   round_outputs(ctx, {op.dx_RK});
@@ -158,8 +169,12 @@ void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWei
   Problems problems(ctx);
   for (int64_t e = 0; e < op.dw_ENK.dim[0]; ++e) {
     const int64_t begin = op.offsets[static_cast<size_t>(e)], count = op.offsets[static_cast<size_t>(e) + 1] - begin;
-    problems.add({.a = with_stride(op.dy_RN.rows(begin, count)), .b = with_stride(op.x_RK.rows(begin, count)), .c = with_stride(expert(op.dw_ENK, e)), .transpose_a = true,
-                  .accumulate = op.accumulate, .is_grouped = true});
+    problems.add({.a = with_stride(op.dy_RN.rows(begin, count)),
+                  .b = with_stride(op.x_RK.rows(begin, count)),
+                  .c = with_stride(expert(op.dw_ENK, e)),
+                  .transpose_a = true,
+                  .accumulate = op.accumulate,
+                  .is_grouped = true});
   }
   problems.run();
 }

@@ -16,7 +16,7 @@ namespace atoll::cpu {
 namespace {
 
 constexpr int64_t kTileRows = 256;       // rows of x: few enough for an expert's share, many enough to pay for packing its weights
-constexpr int64_t kRaggedStep = 8;      // a shorter tile is computed with its rows rounded up to this, so that few primitives exist
+constexpr int64_t kRaggedStep = 8;       // a shorter tile is computed with its rows rounded up to this, so that few primitives exist
 constexpr int64_t kContractionStep = 8;  // the same for a short block of summed rows (padded with zeros: exact)
 constexpr int64_t kWidenBlock = 1024;    // contraction widened at a time
 
@@ -56,8 +56,8 @@ GemmState& gemm_state(Context& ctx) {
 
 // How one problem is computed; the same for all its tiles.
 struct Plan {
-  DType compute;            // of the operands the library sees
-  bool is_widened;          // BF16 operands are staged as FP32
+  DType compute;    // of the operands the library sees
+  bool is_widened;  // BF16 operands are staged as FP32
   int64_t k, k_block;
   bool c_is_staged_always;  // widened with a BF16 result
 };
@@ -117,7 +117,8 @@ void prepare(GemmState& state, const Plan& plan, Tile& tile, Staging& staging) {
     const auto size = static_cast<int64_t>(size_of(plan.compute));
     if (b.stage_a) staging.a = std::max(staging.a, rounded_up(b.m_padded * b.k_padded * size, 128));
     if (b.stage_b) staging.b = std::max(staging.b, rounded_up(b.k_padded * tile.n * size, 128));
-    if (b.stage_c) staging.c = std::max(staging.c, rounded_up(b.m_padded * tile.n * static_cast<int64_t>(std::max(size, static_cast<int64_t>(size_of(p.c.dtype)))), 128));
+    if (b.stage_c)
+      staging.c = std::max(staging.c, rounded_up(b.m_padded * tile.n * static_cast<int64_t>(std::max(size, static_cast<int64_t>(size_of(p.c.dtype)))), 128));
     staging.library = std::max(staging.library, rounded_up(scratch_bytes(matmul), 128));
   }
 }
@@ -128,8 +129,10 @@ char* at(const Tensor& t, int64_t row, int64_t col) { return t.as<char>() + (row
 void stage(Isa isa, const Tensor& t, int64_t row, int64_t col, int64_t rows, int64_t cols, DType type, int64_t padded_rows, int64_t padded_cols, char* dst) {
   const auto size = static_cast<int64_t>(size_of(type));
   for (int64_t r = 0; r < rows; ++r, dst += padded_cols * size) {
-    if (t.dtype == type) std::memcpy(dst, at(t, row + r, col), static_cast<size_t>(cols * size));
-    else ATOLL_CALL_ISA(isa, convert_row(at(t, row + r, col), t.dtype, dst, type, cols, 1.0));
+    if (t.dtype == type)
+      std::memcpy(dst, at(t, row + r, col), static_cast<size_t>(cols * size));
+    else
+      ATOLL_CALL_ISA(isa, convert_row(at(t, row + r, col), t.dtype, dst, type, cols, 1.0));
     if (padded_cols > cols) std::memset(dst + cols * size, 0, static_cast<size_t>((padded_cols - cols) * size));
   }
   if (padded_rows > rows) std::memset(dst, 0, static_cast<size_t>((padded_rows - rows) * padded_cols * size));
@@ -137,8 +140,10 @@ void stage(Isa isa, const Tensor& t, int64_t row, int64_t col, int64_t rows, int
 void unstage(Isa isa, const char* src, DType type, const Tensor& t, int64_t row, int64_t col, int64_t rows, int64_t cols) {
   const auto size = static_cast<int64_t>(size_of(type));
   for (int64_t r = 0; r < rows; ++r, src += cols * size) {
-    if (t.dtype == type) std::memcpy(at(t, row + r, col), src, static_cast<size_t>(cols * size));
-    else ATOLL_CALL_ISA(isa, convert_row(src, type, at(t, row + r, col), t.dtype, cols, 1.0));
+    if (t.dtype == type)
+      std::memcpy(at(t, row + r, col), src, static_cast<size_t>(cols * size));
+    else
+      ATOLL_CALL_ISA(isa, convert_row(src, type, at(t, row + r, col), t.dtype, cols, 1.0));
   }
 }
 
@@ -156,13 +161,17 @@ void run_tile(Isa isa, const Plan& plan, const Tile& tile, const Staging& stagin
     const void* a = p.transpose_a ? at(p.a, k0, tile.m0) : at(p.a, tile.m0, k0);
     const void* bb = p.transpose_b ? at(p.b, tile.n0, k0) : at(p.b, k0, tile.n0);
     if (b.stage_a) {
-      if (p.transpose_a) stage(isa, p.a, k0, tile.m0, b.k, tile.m, plan.compute, b.k_padded, tile.m, staged_a);
-      else stage(isa, p.a, tile.m0, k0, tile.m, b.k, plan.compute, b.m_padded, b.k_padded, staged_a);
+      if (p.transpose_a)
+        stage(isa, p.a, k0, tile.m0, b.k, tile.m, plan.compute, b.k_padded, tile.m, staged_a);
+      else
+        stage(isa, p.a, tile.m0, k0, tile.m, b.k, plan.compute, b.m_padded, b.k_padded, staged_a);
       a = staged_a;
     }
     if (b.stage_b) {
-      if (p.transpose_b) stage(isa, p.b, tile.n0, k0, tile.n, b.k, plan.compute, tile.n, b.k_padded, staged_b);
-      else stage(isa, p.b, k0, tile.n0, b.k, tile.n, plan.compute, b.k_padded, tile.n, staged_b);
+      if (p.transpose_b)
+        stage(isa, p.b, tile.n0, k0, tile.n, b.k, plan.compute, tile.n, b.k_padded, staged_b);
+      else
+        stage(isa, p.b, k0, tile.n0, b.k, tile.n, plan.compute, b.k_padded, tile.n, staged_b);
       bb = staged_b;
     }
     const bool is_last = k0 + plan.k_block >= plan.k;
@@ -176,8 +185,17 @@ void run_fp64_tile(Isa isa, const Tile& tile, char* scratch) {
   const Gemm& p = *tile.problem;
   const GemmFp64 g{.a = reinterpret_cast<const double*>(p.transpose_a ? at(p.a, 0, tile.m0) : at(p.a, tile.m0, 0)),
                    .b = reinterpret_cast<const double*>(p.transpose_b ? at(p.b, tile.n0, 0) : at(p.b, 0, tile.n0)),
-                   .c = reinterpret_cast<double*>(at(p.c, tile.m0, tile.n0)), .scratch = reinterpret_cast<double*>(scratch), .m = tile.m, .n = tile.n, .k = tile.k,
-                   .lda = p.a.stride[0], .ldb = p.b.stride[0], .ldc = p.c.stride[0], .transpose_a = p.transpose_a, .transpose_b = p.transpose_b, .accumulate = p.accumulate};
+                   .c = reinterpret_cast<double*>(at(p.c, tile.m0, tile.n0)),
+                   .scratch = reinterpret_cast<double*>(scratch),
+                   .m = tile.m,
+                   .n = tile.n,
+                   .k = tile.k,
+                   .lda = p.a.stride[0],
+                   .ldb = p.b.stride[0],
+                   .ldc = p.c.stride[0],
+                   .transpose_a = p.transpose_a,
+                   .transpose_b = p.transpose_b,
+                   .accumulate = p.accumulate};
   ATOLL_CALL_ISA(isa, gemm_fp64(g));
 }
 
@@ -190,7 +208,8 @@ void cut(const Gemm& p, std::vector<Tile>& tiles) {
   const int64_t parts = (n + most_n - 1) / most_n;
   const int64_t tile_n = rounded_up((n + parts - 1) / parts, 64);
   for (int64_t m0 = 0; m0 < m; m0 += tile_m)
-    for (int64_t n0 = 0; n0 < n; n0 += tile_n) tiles.push_back({&p, m0, std::min(tile_m, m - m0), n0, std::min(tile_n, n - n0), k, static_cast<int64_t>(tiles.size())});
+    for (int64_t n0 = 0; n0 < n; n0 += tile_n)
+      tiles.push_back({&p, m0, std::min(tile_m, m - m0), n0, std::min(tile_n, n - n0), k, static_cast<int64_t>(tiles.size())});
 }
 
 void zero(const Tensor& c) {
@@ -207,8 +226,10 @@ void gemm(Context& ctx, std::span<const Gemm> problems) {
   state.tiles.clear();
   for (const Gemm& p : problems) {
     const int64_t k = p.transpose_a ? p.a.dim[0] : p.a.dim[1];
-    if (k > 0) cut(p, state.tiles);
-    else if (!p.accumulate) zero(p.c);
+    if (k > 0)
+      cut(p, state.tiles);
+    else if (!p.accumulate)
+      zero(p.c);
   }
   if (state.tiles.empty()) return;
   Staging staging;
@@ -217,7 +238,8 @@ void gemm(Context& ctx, std::span<const Gemm> problems) {
     for (Tile& tile : state.tiles) prepare(state, plan_of(ctx, *tile.problem), tile, staging);
   staging.total = staging.a + staging.b + staging.c + staging.library;
   // Largest first: threads take the next tile as they finish, so the last ones to finish are small.
-  std::sort(state.tiles.begin(), state.tiles.end(), [](const Tile& a, const Tile& b) { return a.work() != b.work() ? a.work() > b.work() : a.order < b.order; });
+  std::sort(state.tiles.begin(), state.tiles.end(),
+            [](const Tile& a, const Tile& b) { return a.work() != b.work() ? a.work() > b.work() : a.order < b.order; });
 
   const auto num_tiles = static_cast<int64_t>(state.tiles.size());
   const int64_t threads = std::min<int64_t>(ctx.num_threads, num_tiles);
@@ -229,8 +251,10 @@ void gemm(Context& ctx, std::span<const Gemm> problems) {
     char* mine = scratch.tensor().as<char>() + thread * staging.total;
     for (int64_t i = next++; i < num_tiles; i = next++) {
       const Tile& tile = state.tiles[static_cast<size_t>(i)];
-      if (dtype == DType::kF64) run_fp64_tile(isa, tile, mine);
-      else run_tile(isa, plan_of(ctx, *tile.problem), tile, staging, mine, static_cast<int>(thread));
+      if (dtype == DType::kF64)
+        run_fp64_tile(isa, tile, mine);
+      else
+        run_tile(isa, plan_of(ctx, *tile.problem), tile, staging, mine, static_cast<int>(thread));
     }
   });
 }

@@ -16,9 +16,7 @@
 namespace atoll::cpu {
 namespace {
 
-void check(dnnl_status_t status, const char* call) {
-  ATOLL_CHECK(status == dnnl_success, "oneDNN: ", call, " failed with status ", static_cast<int>(status));
-}
+void check(dnnl_status_t status, const char* call) { ATOLL_CHECK(status == dnnl_success, "oneDNN: ", call, " failed with status ", static_cast<int>(status)); }
 #define ATOLL_DNNL(call, ...) check(call(__VA_ARGS__), #call)
 
 template <class T, dnnl_status_t (*kDestroy)(T)>

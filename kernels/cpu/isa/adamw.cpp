@@ -37,8 +37,7 @@ void update(const AdamWRun& r, int64_t begin, int64_t end) {
 
 void adamw_run(const AdamWRun& r, int64_t begin, int64_t end) {
   if (r.acc == DType::kF64) return r.moments == DType::kF64 ? update<double, double, double>(r, begin, end) : update<double, bf16_t, double>(r, begin, end);
-  if (r.storage == DType::kBF16)
-    return r.moments == DType::kF32 ? update<float, float, bf16_t>(r, begin, end) : update<float, bf16_t, bf16_t>(r, begin, end);
+  if (r.storage == DType::kBF16) return r.moments == DType::kF32 ? update<float, float, bf16_t>(r, begin, end) : update<float, bf16_t, bf16_t>(r, begin, end);
   return r.moments == DType::kF32 ? update<float, float, float>(r, begin, end) : update<float, bf16_t, float>(r, begin, end);
 }
 

@@ -15,8 +15,7 @@ void pack_b(const GemmFp64& p, int64_t k0, int64_t kb, int64_t n0, int64_t nb, d
 
 void pack_a(const GemmFp64& p, int64_t k0, int64_t kb, int64_t m0, int64_t mb, double* packed) {
   for (int64_t k = 0; k < kb; ++k)
-    for (int64_t i = 0; i < kMr; ++i)
-      *packed++ = i < mb ? (p.transpose_a ? p.a[(k0 + k) * p.lda + m0 + i] : p.a[(m0 + i) * p.lda + k0 + k]) : 0.0;
+    for (int64_t i = 0; i < kMr; ++i) *packed++ = i < mb ? (p.transpose_a ? p.a[(k0 + k) * p.lda + m0 + i] : p.a[(m0 + i) * p.lda + k0 + k]) : 0.0;
 }
 
 void tile(const double* __restrict a, const double* __restrict b, int64_t kb, double* c, int64_t ldc, int64_t mb, int64_t nb, bool overwrite) {

@@ -59,7 +59,8 @@ TEST_CASE("AdamW follows torch.optim.AdamW for five steps") {
 
 TEST_CASE("AdamW refuses moments of another type and a step before the first") {
   Context ctx;
-  const Owned p(DType::kF32, {4}, Array(4, 1.0)), g(DType::kF32, {4}, Array(4, 1.0)), m(DType::kF32, {4}), v(DType::kBF16, {4}), w(DType::kBF16, {4}), small(DType::kF32, {3});
+  const Owned p(DType::kF32, {4}, Array(4, 1.0)), g(DType::kF32, {4}, Array(4, 1.0)), m(DType::kF32, {4}), v(DType::kBF16, {4}), w(DType::kBF16, {4}),
+      small(DType::kF32, {3});
   CHECK_THROWS_WITH(adamw(ctx, {.master = p, .grad = g, .m = m, .v = v, .weight = w}), Catch::Contains("moments"));
   CHECK_THROWS_WITH(adamw(ctx, {.master = p, .grad = g, .m = m, .v = m, .weight = w, .step = 0}), Catch::Contains("counts from 1"));
   CHECK_THROWS_WITH(adamw(ctx, {.master = p, .grad = small, .m = m, .v = m, .weight = w}), Catch::Contains("[3]"));

@@ -22,7 +22,8 @@ Owned drawn(const char* name, DType dtype, std::initializer_list<int64_t> dims) 
 
 TEST_CASE("Linear ops refuse shapes and types that do not fit, and say both") {
   Context ctx;
-  const Owned x(DType::kF32, {4, 6}), w(DType::kF32, {5, 6}), w_bad(DType::kF32, {5, 7}), y(DType::kF32, {4, 5}), y_bf16(DType::kBF16, {4, 5}), w_bf16(DType::kBF16, {5, 6}), y_3(DType::kF32, {3, 5});
+  const Owned x(DType::kF32, {4, 6}), w(DType::kF32, {5, 6}), w_bad(DType::kF32, {5, 7}), y(DType::kF32, {4, 5}), y_bf16(DType::kBF16, {4, 5}),
+      w_bf16(DType::kBF16, {5, 6}), y_3(DType::kF32, {3, 5});
   CHECK_THROWS_WITH(linear(ctx, {.x_TK = x, .w_NK = w_bad, .y_TN = y}), Catch::Contains("fp32[5, 7]") && Catch::Contains("[5, 6]"));
   CHECK_THROWS_WITH(linear(ctx, {.x_TK = x, .w_NK = w_bf16, .y_TN = y}), Catch::Contains("one storage type"));
   CHECK_THROWS_WITH(linear(ctx, {.x_TK = x, .w_NK = w, .y_TN = y_bf16}), Catch::Contains("expected fp32"));
@@ -92,7 +93,8 @@ TEST_CASE("Repeated products of known shapes allocate nothing of ours") {
     Context ctx(2);
     ctx.bf16_gemm = fixed_mode();
     const std::vector<int64_t> offsets = {0, 37, 37, 70, 90};
-    const Owned x = drawn("x", dtype, {90, 48}), w = drawn("w", dtype, {4, 32, 48}), y(dtype, {90, 32}), dx(dtype, {90, 48}), dw(acc_dtype(dtype), {4, 32, 48}, Array(4 * 32 * 48, 0.0));
+    const Owned x = drawn("x", dtype, {90, 48}), w = drawn("w", dtype, {4, 32, 48}), y(dtype, {90, 32}), dx(dtype, {90, 48}),
+                dw(acc_dtype(dtype), {4, 32, 48}, Array(4 * 32 * 48, 0.0));
     const auto step = [&] {
       grouped_linear(ctx, {.x_RK = x, .w_ENK = w, .y_RN = y, .offsets = offsets});
       grouped_linear_backward_input(ctx, {.dy_RN = y, .w_ENK = w, .dx_RK = dx, .offsets = offsets});

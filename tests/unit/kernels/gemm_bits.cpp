@@ -1,6 +1,6 @@
 // Bits of matrix products at sizes where oneDNN's own choices (blocks of k, threads) would show.
-#include <catch2/catch.hpp>
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <vector>
 
 #include "kernels/cpu/gemm.h"
@@ -47,7 +47,8 @@ TEST_CASE("Products cut at a multiple of 1024 rows have the same bits") {
     for (Bf16Gemm mode : bf16_modes()) {
       const int64_t T = 2 * cpu::kRowBlock + 77, N = 40, K = 33;
       const Owned x = drawn("x", dtype, {T, K}), w = drawn("w", dtype, {N, K}), dy = drawn("dy", dtype, {T, N});
-      const Owned y(dtype, {T, N}), dx(dtype, {T, K}), dw(acc_dtype(dtype), {N, K}), y_parts(dtype, {T, N}), dx_parts(dtype, {T, K}), dw_parts(acc_dtype(dtype), {N, K});
+      const Owned y(dtype, {T, N}), dx(dtype, {T, K}), dw(acc_dtype(dtype), {N, K}), y_parts(dtype, {T, N}), dx_parts(dtype, {T, K}),
+          dw_parts(acc_dtype(dtype), {N, K});
       Context ctx(2);
       ctx.bf16_gemm = mode;
       linear(ctx, {.x_TK = x, .w_NK = w, .y_TN = y});

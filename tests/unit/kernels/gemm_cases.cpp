@@ -39,7 +39,8 @@ struct Size {
   bool accumulate, is_acc;  // is_acc: the output has the acc type
   int64_t extra;            // of row stride
   std::string text() const {
-    return std::to_string(T) + "x" + std::to_string(N) + "x" + std::to_string(K) + (accumulate ? " accumulating" : "") + (is_acc ? " into acc" : "") + (extra ? " strided" : "");
+    return std::to_string(T) + "x" + std::to_string(N) + "x" + std::to_string(K) + (accumulate ? " accumulating" : "") + (is_acc ? " into acc" : "") +
+           (extra ? " strided" : "");
   }
 };
 size_t count(int64_t a, int64_t b) { return static_cast<size_t>(a * b); }
@@ -47,46 +48,69 @@ size_t count(int64_t a, int64_t b) { return static_cast<size_t>(a * b); }
 void declare_linear(const Size& s) {
   const auto [T, N, K, accumulate, is_acc, extra] = s;
   const auto out = [is_acc = is_acc](DType storage) { return is_acc ? acc_dtype(storage) : storage; };
-  register_op_case({.op = Op::kLinear, .name = "linear " + s.text(),
-                    .inputs = [=] { return Arrays{{"x", draw("x", count(T, K))}, {"w", draw("w", count(N, K))}, {"y", draw("y", count(T, N))}}; },
-                    .oracle = [=](const Arrays& in, const Rounding& r) {
-                      return Arrays{{"y", stored(product(T, N, K, rows(in.at("x"), K), columns(in.at("w"), K), r, accumulate ? &in.at("y") : nullptr), r, is_acc)}};
-                    },
-                    .run = [=](Context& ctx, DType storage, const Arrays& in) {
-                      const Owned x(storage, {T, K}, in.at("x"), extra), w(storage, {N, K}, in.at("w"), extra);
-                      const Owned y = accumulate ? Owned(out(storage), {T, N}, in.at("y"), extra) : Owned(out(storage), {T, N}, extra);
-                      linear(ctx, {.x_TK = x, .w_NK = w, .y_TN = y, .accumulate = accumulate});
-                      ATOLL_CHECK(y.padding_is_untouched(), "linear wrote between rows");
-                      return Arrays{{"y", y.values()}};
-                    }});
+  register_op_case(
+      {.op = Op::kLinear,
+       .name = "linear " + s.text(),
+       .inputs =
+           [=] {
+             return Arrays{{"x", draw("x", count(T, K))}, {"w", draw("w", count(N, K))}, {"y", draw("y", count(T, N))}};
+           },
+       .oracle =
+           [=](const Arrays& in, const Rounding& r) {
+             return Arrays{{"y", stored(product(T, N, K, rows(in.at("x"), K), columns(in.at("w"), K), r, accumulate ? &in.at("y") : nullptr), r, is_acc)}};
+           },
+       .run =
+           [=](Context& ctx, DType storage, const Arrays& in) {
+             const Owned x(storage, {T, K}, in.at("x"), extra), w(storage, {N, K}, in.at("w"), extra);
+             const Owned y = accumulate ? Owned(out(storage), {T, N}, in.at("y"), extra) : Owned(out(storage), {T, N}, extra);
+             linear(ctx, {.x_TK = x, .w_NK = w, .y_TN = y, .accumulate = accumulate});
+             ATOLL_CHECK(y.padding_is_untouched(), "linear wrote between rows");
+             return Arrays{{"y", y.values()}};
+           }});
   const auto objective = [=](const Arrays& in) { return dot(in.at("dy"), product(T, N, K, rows(in.at("x"), K), columns(in.at("w"), K), Rounding{}, nullptr)); };
   using Gradients = std::vector<std::pair<std::string, std::string>>;
-  register_op_case({.op = Op::kLinearBackwardInput, .name = "linear_backward_input " + s.text(),
-                    .inputs = [=] { return Arrays{{"dy", draw("dy", count(T, N))}, {"w", draw("w", count(N, K))}, {"x", draw("x", count(T, K))}}; },
-                    .oracle = [=](const Arrays& in, const Rounding& r) {
-                      return Arrays{{"dx", stored(product(T, K, N, rows(in.at("dy"), N), rows(in.at("w"), K), r, accumulate ? &in.at("x") : nullptr), r, is_acc)}};
-                    },
-                    .run = [=](Context& ctx, DType storage, const Arrays& in) {
-                      const Owned dy(storage, {T, N}, in.at("dy"), extra), w(storage, {N, K}, in.at("w"), extra);
-                      const Owned dx = accumulate ? Owned(out(storage), {T, K}, in.at("x"), extra) : Owned(out(storage), {T, K}, extra);
-                      linear_backward_input(ctx, {.dy_TN = dy, .w_NK = w, .dx_TK = dx, .accumulate = accumulate});
-                      ATOLL_CHECK(dx.padding_is_untouched(), "linear_backward_input wrote between rows");
-                      return Arrays{{"dx", dx.values()}};
-                    },
-                    .objective = accumulate ? std::function<double(const Arrays&)>() : objective, .gradients = Gradients{{"x", "dx"}}});
-  register_op_case({.op = Op::kLinearBackwardWeight, .name = "linear_backward_weight " + s.text(),
-                    .inputs = [=] { return Arrays{{"dy", draw("dy", count(T, N))}, {"x", draw("x", count(T, K))}, {"w", draw("w", count(N, K))}}; },
-                    .oracle = [=](const Arrays& in, const Rounding& r) {
-                      return Arrays{{"dw", stored(product(N, K, T, columns(in.at("dy"), N), rows(in.at("x"), K), r, accumulate ? &in.at("w") : nullptr), r, true)}};
-                    },
-                    .run = [=](Context& ctx, DType storage, const Arrays& in) {
-                      const Owned dy(storage, {T, N}, in.at("dy"), extra), x(storage, {T, K}, in.at("x"), extra);
-                      const Owned dw = accumulate ? Owned(acc_dtype(storage), {N, K}, in.at("w"), extra) : Owned(acc_dtype(storage), {N, K}, extra);
-                      linear_backward_weight(ctx, {.dy_TN = dy, .x_TK = x, .dw_NK = dw, .accumulate = accumulate});
-                      ATOLL_CHECK(dw.padding_is_untouched(), "linear_backward_weight wrote between rows");
-                      return Arrays{{"dw", dw.values()}};
-                    },
-                    .objective = accumulate ? std::function<double(const Arrays&)>() : objective, .gradients = Gradients{{"w", "dw"}}});
+  register_op_case(
+      {.op = Op::kLinearBackwardInput,
+       .name = "linear_backward_input " + s.text(),
+       .inputs =
+           [=] {
+             return Arrays{{"dy", draw("dy", count(T, N))}, {"w", draw("w", count(N, K))}, {"x", draw("x", count(T, K))}};
+           },
+       .oracle =
+           [=](const Arrays& in, const Rounding& r) {
+             return Arrays{{"dx", stored(product(T, K, N, rows(in.at("dy"), N), rows(in.at("w"), K), r, accumulate ? &in.at("x") : nullptr), r, is_acc)}};
+           },
+       .run =
+           [=](Context& ctx, DType storage, const Arrays& in) {
+             const Owned dy(storage, {T, N}, in.at("dy"), extra), w(storage, {N, K}, in.at("w"), extra);
+             const Owned dx = accumulate ? Owned(out(storage), {T, K}, in.at("x"), extra) : Owned(out(storage), {T, K}, extra);
+             linear_backward_input(ctx, {.dy_TN = dy, .w_NK = w, .dx_TK = dx, .accumulate = accumulate});
+             ATOLL_CHECK(dx.padding_is_untouched(), "linear_backward_input wrote between rows");
+             return Arrays{{"dx", dx.values()}};
+           },
+       .objective = accumulate ? std::function<double(const Arrays&)>() : objective,
+       .gradients = Gradients{{"x", "dx"}}});
+  register_op_case(
+      {.op = Op::kLinearBackwardWeight,
+       .name = "linear_backward_weight " + s.text(),
+       .inputs =
+           [=] {
+             return Arrays{{"dy", draw("dy", count(T, N))}, {"x", draw("x", count(T, K))}, {"w", draw("w", count(N, K))}};
+           },
+       .oracle =
+           [=](const Arrays& in, const Rounding& r) {
+             return Arrays{{"dw", stored(product(N, K, T, columns(in.at("dy"), N), rows(in.at("x"), K), r, accumulate ? &in.at("w") : nullptr), r, true)}};
+           },
+       .run =
+           [=](Context& ctx, DType storage, const Arrays& in) {
+             const Owned dy(storage, {T, N}, in.at("dy"), extra), x(storage, {T, K}, in.at("x"), extra);
+             const Owned dw = accumulate ? Owned(acc_dtype(storage), {N, K}, in.at("w"), extra) : Owned(acc_dtype(storage), {N, K}, extra);
+             linear_backward_weight(ctx, {.dy_TN = dy, .x_TK = x, .dw_NK = dw, .accumulate = accumulate});
+             ATOLL_CHECK(dw.padding_is_untouched(), "linear_backward_weight wrote between rows");
+             return Arrays{{"dw", dw.values()}};
+           },
+       .objective = accumulate ? std::function<double(const Arrays&)>() : objective,
+       .gradients = Gradients{{"w", "dw"}}});
 }
 
 struct Groups {
@@ -122,56 +146,77 @@ void declare_grouped(const Groups& g) {
   const auto inputs = [=] { return Arrays{{"x", draw("x", count(R, K))}, {"w", draw("w", count(E * N, K))}, {"dy", draw("dy", count(R, N))}}; };
   using Gradients = std::vector<std::pair<std::string, std::string>>;
   if (!g.accumulate) {
-    register_op_case({.op = Op::kGroupedLinear, .name = "grouped_linear " + g.text(), .inputs = inputs,
-                      .oracle = [=](const Arrays& in, const Rounding& r) { return Arrays{{"y", stored(grouped_forward(g, in, r), r, false)}}; },
-                      .run = [=](Context& ctx, DType storage, const Arrays& in) {
-                        const Owned x(storage, {R, K}, in.at("x"), 3), w(storage, {E, N, K}, in.at("w")), y(storage, {R, N}, 5);
-                        const std::vector<int64_t> offsets = g.offsets();
-                        grouped_linear(ctx, {.x_RK = x, .w_ENK = w, .y_RN = y, .offsets = offsets});
-                        ATOLL_CHECK(y.padding_is_untouched(), "grouped_linear wrote between rows");
-                        return Arrays{{"y", y.values()}};
-                      }});
-    register_op_case({.op = Op::kGroupedLinearBackwardInput, .name = "grouped_linear_backward_input " + g.text(), .inputs = inputs,
-                      .oracle = [=](const Arrays& in, const Rounding& r) {
-                        const std::vector<int64_t> offsets = g.offsets();
-                        Array dx;
-                        for (size_t e = 0; e < g.counts.size(); ++e)
-                          append(dx, product(g.counts[e], K, N, rows(in.at("dy"), N, offsets[e]), rows(in.at("w"), K, static_cast<int64_t>(e) * N), r, nullptr));
-                        return Arrays{{"dx", stored(dx, r, false)}};
-                      },
-                      .run = [=](Context& ctx, DType storage, const Arrays& in) {
-                        const Owned dy(storage, {R, N}, in.at("dy")), w(storage, {E, N, K}, in.at("w")), dx(storage, {R, K}, 1);
-                        const std::vector<int64_t> offsets = g.offsets();
-                        grouped_linear_backward_input(ctx, {.dy_RN = dy, .w_ENK = w, .dx_RK = dx, .offsets = offsets});
-                        return Arrays{{"dx", dx.values()}};
-                      },
-                      .objective = objective, .gradients = Gradients{{"x", "dx"}}});
+    register_op_case({.op = Op::kGroupedLinear,
+                      .name = "grouped_linear " + g.text(),
+                      .inputs = inputs,
+                      .oracle =
+                          [=](const Arrays& in, const Rounding& r) {
+                            return Arrays{{"y", stored(grouped_forward(g, in, r), r, false)}};
+                          },
+                      .run =
+                          [=](Context& ctx, DType storage, const Arrays& in) {
+                            const Owned x(storage, {R, K}, in.at("x"), 3), w(storage, {E, N, K}, in.at("w")), y(storage, {R, N}, 5);
+                            const std::vector<int64_t> offsets = g.offsets();
+                            grouped_linear(ctx, {.x_RK = x, .w_ENK = w, .y_RN = y, .offsets = offsets});
+                            ATOLL_CHECK(y.padding_is_untouched(), "grouped_linear wrote between rows");
+                            return Arrays{{"y", y.values()}};
+                          }});
+    register_op_case(
+        {.op = Op::kGroupedLinearBackwardInput,
+         .name = "grouped_linear_backward_input " + g.text(),
+         .inputs = inputs,
+         .oracle =
+             [=](const Arrays& in, const Rounding& r) {
+               const std::vector<int64_t> offsets = g.offsets();
+               Array dx;
+               for (size_t e = 0; e < g.counts.size(); ++e)
+                 append(dx, product(g.counts[e], K, N, rows(in.at("dy"), N, offsets[e]), rows(in.at("w"), K, static_cast<int64_t>(e) * N), r, nullptr));
+               return Arrays{{"dx", stored(dx, r, false)}};
+             },
+         .run =
+             [=](Context& ctx, DType storage, const Arrays& in) {
+               const Owned dy(storage, {R, N}, in.at("dy")), w(storage, {E, N, K}, in.at("w")), dx(storage, {R, K}, 1);
+               const std::vector<int64_t> offsets = g.offsets();
+               grouped_linear_backward_input(ctx, {.dy_RN = dy, .w_ENK = w, .dx_RK = dx, .offsets = offsets});
+               return Arrays{{"dx", dx.values()}};
+             },
+         .objective = objective,
+         .gradients = Gradients{{"x", "dx"}}});
   }
-  register_op_case({.op = Op::kGroupedLinearBackwardWeight, .name = "grouped_linear_backward_weight " + g.text(), .inputs = inputs,
-                    .oracle = [=](const Arrays& in, const Rounding& r) {
-                      const std::vector<int64_t> offsets = g.offsets();
-                      Array dw;
-                      for (size_t e = 0; e < g.counts.size(); ++e) {
-                        const Array start = part(in.at("w"), static_cast<int64_t>(e) * N * K, N * K);
-                        append(dw, product(N, K, g.counts[e], columns(in.at("dy"), N, offsets[e]), rows(in.at("x"), K, offsets[e]), r, g.accumulate ? &start : nullptr));
-                      }
-                      return Arrays{{"dw", stored(dw, r, true)}};
-                    },
-                    .run = [=](Context& ctx, DType storage, const Arrays& in) {
-                      const Owned dy(storage, {R, N}, in.at("dy")), x(storage, {R, K}, in.at("x"), 2);
-                      const Owned dw = g.accumulate ? Owned(acc_dtype(storage), {E, N, K}, in.at("w")) : Owned(acc_dtype(storage), {E, N, K});
-                      const std::vector<int64_t> offsets = g.offsets();
-                      grouped_linear_backward_weight(ctx, {.dy_RN = dy, .x_RK = x, .dw_ENK = dw, .offsets = offsets, .accumulate = g.accumulate});
-                      return Arrays{{"dw", dw.values()}};
-                    },
-                    .objective = g.accumulate ? std::function<double(const Arrays&)>() : objective, .gradients = Gradients{{"w", "dw"}}});
+  register_op_case(
+      {.op = Op::kGroupedLinearBackwardWeight,
+       .name = "grouped_linear_backward_weight " + g.text(),
+       .inputs = inputs,
+       .oracle =
+           [=](const Arrays& in, const Rounding& r) {
+             const std::vector<int64_t> offsets = g.offsets();
+             Array dw;
+             for (size_t e = 0; e < g.counts.size(); ++e) {
+               const Array start = part(in.at("w"), static_cast<int64_t>(e) * N * K, N * K);
+               append(dw, product(N, K, g.counts[e], columns(in.at("dy"), N, offsets[e]), rows(in.at("x"), K, offsets[e]), r, g.accumulate ? &start : nullptr));
+             }
+             return Arrays{{"dw", stored(dw, r, true)}};
+           },
+       .run =
+           [=](Context& ctx, DType storage, const Arrays& in) {
+             const Owned dy(storage, {R, N}, in.at("dy")), x(storage, {R, K}, in.at("x"), 2);
+             const Owned dw = g.accumulate ? Owned(acc_dtype(storage), {E, N, K}, in.at("w")) : Owned(acc_dtype(storage), {E, N, K});
+             const std::vector<int64_t> offsets = g.offsets();
+             grouped_linear_backward_weight(ctx, {.dy_RN = dy, .x_RK = x, .dw_ENK = dw, .offsets = offsets, .accumulate = g.accumulate});
+             return Arrays{{"dw", dw.values()}};
+           },
+       .objective = g.accumulate ? std::function<double(const Arrays&)>() : objective,
+       .gradients = Gradients{{"w", "dw"}}});
 }
 
 bool declare() {
-  for (const Size& s : {Size{1, 1, 1, false, false, 0}, Size{3, 5, 7, false, true, 0}, Size{3, 5, 7, true, true, 2}, Size{17, 33, 65, true, false, 3}, Size{0, 4, 3, false, false, 0},
-                        Size{64, 16, 32, false, false, 0}, Size{37, 3, 0, false, true, 0}, Size{300, 31, 70, true, true, 0}, Size{2, 96, 128, false, false, 8}})
+  for (const Size& s : {Size{1, 1, 1, false, false, 0}, Size{3, 5, 7, false, true, 0}, Size{3, 5, 7, true, true, 2}, Size{17, 33, 65, true, false, 3},
+                        Size{0, 4, 3, false, false, 0}, Size{64, 16, 32, false, false, 0}, Size{37, 3, 0, false, true, 0}, Size{300, 31, 70, true, true, 0},
+                        Size{2, 96, 128, false, false, 8}})
     declare_linear(s);
-  for (const Groups& g : {Groups{{3, 0, 5, 1}, 5, 7, false}, Groups{{0, 0}, 4, 4, false}, Groups{{0, 37, 260, 0, 16}, 24, 32, false}, Groups{{9, 0, 2}, 6, 5, true}, Groups{{1}, 1, 1, false}}) declare_grouped(g);
+  for (const Groups& g : {Groups{{3, 0, 5, 1}, 5, 7, false}, Groups{{0, 0}, 4, 4, false}, Groups{{0, 37, 260, 0, 16}, 24, 32, false},
+                          Groups{{9, 0, 2}, 6, 5, true}, Groups{{1}, 1, 1, false}})
+    declare_grouped(g);
   return true;
 }
 const bool declared = declare();

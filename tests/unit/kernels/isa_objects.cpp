@@ -1,5 +1,5 @@
-// An inline function shared between builds for different instruction sets is kept once by the linker, perhaps the AVX-512 copy: an illegal instruction elsewhere.
-// So the objects of kernels/cpu/isa may define nothing outside the namespace of their own build.
+// An inline function shared between builds for different instruction sets is kept once by the linker, perhaps the AVX-512 copy: an illegal instruction
+// elsewhere. So the objects of kernels/cpu/isa may define nothing outside the namespace of their own build.
 #include <catch2/catch.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -15,8 +15,10 @@ namespace {
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts(1);
   for (char c : text) {
-    if (c == separator) parts.emplace_back();
-    else parts.back() += c;
+    if (c == separator)
+      parts.emplace_back();
+    else
+      parts.back() += c;
   }
   return parts;
 }
@@ -47,7 +49,9 @@ void check_object(const std::string& object, const std::string& isa) {
 struct Environment {  // ATOLL_ISA for the life of this object
   std::string saved;
   bool had;
-  explicit Environment(const char* value) : saved(std::getenv("ATOLL_ISA") ? std::getenv("ATOLL_ISA") : ""), had(std::getenv("ATOLL_ISA") != nullptr) { setenv("ATOLL_ISA", value, 1); }
+  explicit Environment(const char* value) : saved(std::getenv("ATOLL_ISA") ? std::getenv("ATOLL_ISA") : ""), had(std::getenv("ATOLL_ISA") != nullptr) {
+    setenv("ATOLL_ISA", value, 1);
+  }
   ~Environment() { had ? setenv("ATOLL_ISA", saved.c_str(), 1) : unsetenv("ATOLL_ISA"); }
 };
 
@@ -74,8 +78,10 @@ TEST_CASE("An instruction set the CPU lacks is refused") {
   for (Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
     const Environment forced(name_of(isa));
     Context ctx;
-    if (cpu::has_isa(isa)) CHECK(best_isa() == isa);
-    else CHECK_THROWS_AS(best_isa(), ConfigError);
+    if (cpu::has_isa(isa))
+      CHECK(best_isa() == isa);
+    else
+      CHECK_THROWS_AS(best_isa(), ConfigError);
   }
 }
 

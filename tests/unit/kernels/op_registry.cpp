@@ -33,7 +33,9 @@ Arrays run(const OpCase& c, DType dtype, Isa isa, int threads, const Arrays& in,
   return c.run(ctx, dtype, in);
 }
 
-bool same_bits(const Array& a, const Array& b) { return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0); }
+bool same_bits(const Array& a, const Array& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
+}
 
 bool is_in(const std::vector<std::string>& names, const std::string& name) {
   for (const std::string& n : names)
