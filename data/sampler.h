@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "data/store.h"
+#include "kernels/base/labels.h"
 
 namespace atoll {
-
-constexpr int32_t kIgnoredLabel = -100;
 
 struct SamplerOptions {
   int64_t seq_len = 0;
