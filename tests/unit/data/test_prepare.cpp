@@ -220,3 +220,20 @@ TEST_CASE("The words of the command line are parsed, or refused with what to wri
   CHECK(parse_fraction("0") == 0.0);
   for (const char* bad : {"", "%", "one", "1", "100%", "-1%", "1%%", "nan", "0.1x"}) CHECK_THROWS_AS(parse_fraction(bad), ConfigError);
 }
+
+TEST_CASE("A file scattered over several others is no duplicate of any one of them") {
+  ShingleIndex index(1000);
+  std::string whole;
+  std::vector<std::string> parts(4);
+  for (int i = 0; i < 80; ++i) {
+    const std::string word = "w" + std::to_string(i) + " ";
+    whole += word;
+    parts[static_cast<size_t>(i / 20)] += word;
+  }
+  index.add(whole);
+  index.finish();
+  for (const auto& part : parts) index.match(part, 0.5);
+  CHECK_FALSE(index.is_repeated(0));
+  index.match(parts[0] + parts[1] + parts[2], 0.5);
+  CHECK(index.is_repeated(0));
+}
