@@ -1,6 +1,8 @@
 #include "trainer/engine.h"
 
 #include <algorithm>
+#include <mutex>
+#include <optional>
 
 #include "kernels/ops.h"
 
@@ -15,6 +17,23 @@ Placement place(const EngineOptions& o, const Mesh& mesh, int rank) {
   return p;
 }
 
+// The probe times two ways of multiplying BF16 operands, and the ways differ in bits: one choice for the whole process, and rank 0's for all ranks.
+Bf16Gemm choose_bf16_gemm(Context& ctx, Communicator& world) {
+  static std::mutex mutex;
+  static std::optional<std::pair<Bf16Gemm, GemmProbe>> measured;
+  {
+    const std::lock_guard lock(mutex);
+    if (!measured) {
+      probe_gemm(ctx);
+      measured.emplace(ctx.bf16_gemm, ctx.probe);
+    }
+    ctx.probe = measured->second;
+  }
+  Bf16Gemm choice = measured->first;
+  world.broadcast(&choice, sizeof choice, 0);
+  return choice;
+}
+
 // Only the forward actions of a schedule: what an evaluation runs.
 Schedule forward_only(Schedule schedule) {
   for (auto& actions : schedule.actions)
@@ -27,6 +46,7 @@ Engine::Engine(const EngineOptions& options, Communicator& world)
     : options_(options), mesh_(world.size(), options.mesh), groups_(mesh_, world), ctx_(options.threads, options.memory), manifest_(parameter_manifest(options.model)),
       placement_(place(options, mesh_, world.rank())) {
   ctx_.bf16_gemm = options.bf16_gemm;
+  if (options.storage == DType::kBF16 && options.bf16_gemm == Bf16Gemm::kAuto) ctx_.bf16_gemm = choose_bf16_gemm(ctx_, world);
   parameters_ = std::make_unique<ParameterStore>(ctx_, options_.model, manifest_, placement_, options.storage);
   dispatcher_ = std::make_unique<Dispatcher>(*groups_.ep, static_cast<int>(options_.model.n_routed_experts));
   stage_ = std::make_unique<Stage>(ctx_, options_.model, *parameters_, placement_, *dispatcher_, options.max_sequence);

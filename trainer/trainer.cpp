@@ -222,6 +222,8 @@ void Trainer::resume_or_initialize() {
   const nlohmann::json extra = nlohmann::json::parse(meta.extra_json);
   updates_ = extra.at("updates").get<int64_t>();
   skipped_ = extra.at("skipped").get<int64_t>();
+  // The way BF16 operands are multiplied decides bits: what the run began with stays, unless the configuration names one.
+  if (config_.train.bf16_gemm == Bf16Gemm::kAuto && config_.train.dtype == DType::kBF16) engine_->ctx().bf16_gemm = static_cast<Bf16Gemm>(extra.at("bf16_gemm").get<int>());
   saved_step_ = by_path ? -1 : position_.step;
   is_resumed_ = true;
   if (world_.rank() == 0) metrics_ = std::make_unique<MetricsFile>(dir_ + "/metrics.jsonl", true, position_);
@@ -239,7 +241,7 @@ bool Trainer::save() {
   meta.data_fingerprint = feed_->fingerprint();
   const Mesh& mesh = engine_->mesh();
   meta.mesh = fmt::format("pp {} x dp {} (ep {})", mesh.size(Axis::kPp), mesh.size(Axis::kDp), mesh.size(Axis::kEp));
-  meta.extra_json = nlohmann::json{{"updates", updates_}, {"skipped", skipped_}}.dump();
+  meta.extra_json = nlohmann::json{{"updates", updates_}, {"skipped", skipped_}, {"bf16_gemm", static_cast<int>(engine_->ctx().bf16_gemm)}}.dump();
   std::vector<ShardView> shards = engine_shards(*engine_);
   if (engine_->groups().dp->rank() != 0) std::erase_if(shards, [](const ShardView& s) { return s.kind == "bias"; });  // equal on all; the first answers
   const std::vector<AttachedFile> attached = {{"config.yaml", resolved_}, {"tokenizer.model", feed_->store().tokenizer().serialized()}};
