@@ -62,6 +62,7 @@ void Engine::initialize() {
 }
 
 void Engine::publish_weights() {
+  optimizer_->round_masters();
   optimizer_->publish();
   send_embedding_to_last_stage();
 }

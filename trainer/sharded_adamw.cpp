@@ -59,9 +59,12 @@ ShardedAdamW::ShardedAdamW(Context& ctx, ParameterStore& parameters, const Proce
   }
 }
 
-void ShardedAdamW::publish() {
+void ShardedAdamW::round_masters() {
   for (Owned& o : owned_)
     if (o.master.data != o.weight.data) cast(ctx_, {.x = o.master, .y = o.weight});
+}
+
+void ShardedAdamW::publish() {
   dense_shards_.gather_updated_rows(dense_weights_);
   expert_shards_.gather_updated_rows(expert_weights_);
 }

@@ -21,8 +21,8 @@ class ShardedAdamW {
   ShardedAdamW(Context& ctx, ParameterStore& parameters, const ProcessGroups& groups, DType moments);
 
   const std::vector<Owned>& owned() const { return owned_; }
-  // Weights from masters, on all ranks of the groups. After loading and after each step.
-  void publish();
+  void round_masters();  // owned weights from masters: after loading; a step writes both
+  void publish();        // owned weights to all ranks of the groups
   // Sums of the gradients land in owned().grad.
   void reduce_gradients();
   // Squares of this rank's owned gradient rows, one FP64 sum a parameter of the stage; 0 where this rank owns no row.
