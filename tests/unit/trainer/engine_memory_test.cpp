@@ -10,12 +10,12 @@ using namespace atoll::test;
 namespace {
 ModelConfig long_model() {
   ModelConfig c = tiny_model();
-  c.vocab_size = 16384;
+  c.vocab_size = 32768;
   c.hidden_size = 16;
   c.intermediate_size = 32;
   c.moe_intermediate_size = 8;
   c.num_hidden_layers = 2;
-  c.num_attention_heads = 2;
+  c.num_attention_heads = 4;
   c.q_lora_rank = 8;
   c.kv_lora_rank = 8;
   c.qk_nope_head_dim = 8;
@@ -74,14 +74,14 @@ TEST_CASE("At 8192 tokens neither an S x S matrix nor full logits are kept", "[m
   const int64_t attention_matrix = c.num_attention_heads * S * S * 4, logits = S * c.vocab_size * 4;
   const int64_t ends = 8 * c.hidden_size;  // embedding, final norms, MTP's joined input, and their gradients
   const int64_t linear = 4 * S * ((c.num_blocks()) * elements_per_token_of_block(c) + ends * (1 + c.num_nextn_predict_layers));
-  const int64_t workspace = 8 << 20;  // tiles of an op: not a function of S
+  const int64_t workspace = 112 << 20;  // 64 MiB of logits at a time and the tiles of GEMMs: not a function of S
   INFO("activations " << peak.activations << ", routed " << peak.routed << ", workspace " << peak.workspace << " bytes; at half the length " << half.activations << ", " << half.routed << ", "
                       << half.workspace << "; bound " << linear + workspace);
   CHECK(peak.sum() < linear + workspace);
-  CHECK(linear + workspace < attention_matrix / 8);
-  CHECK(linear + workspace < logits / 8);
+  CHECK(linear + workspace < attention_matrix / 5);
+  CHECK(linear + workspace < logits / 5);
   CHECK(peak.workspace < workspace);
   CHECK(peak.activations <= 2 * half.activations + 65536);
   CHECK(peak.routed <= 2 * half.routed + 65536);
-  CHECK(peak.workspace <= 2 * half.workspace + 65536);
+  CHECK(peak.workspace == half.workspace);
 }

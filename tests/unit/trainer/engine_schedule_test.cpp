@@ -111,7 +111,7 @@ TEST_CASE("The engine's own step records the schedule's order", "[schedule]") {
     }
 }
 
-TEST_CASE("No weight-gradient GEMM runs inside F or B; with every W last the gradients have the same bits", "[schedule]") {
+TEST_CASE("No weight-gradient GEMM runs inside B; with every W last the gradients have the same bits", "[schedule]") {
   for (DType type : {DType::kBF16, DType::kF32, DType::kF64})
     for (int pp : {1, 2, 4}) {
       const std::vector<RankTrace> at_once = trace("1f1b", pp, 4, type);
@@ -122,7 +122,7 @@ TEST_CASE("No weight-gradient GEMM runs inside F or B; with every W last the gra
           CHECK(other[r].gradients.size() == at_once[r].gradients.size());
           CHECK(other[r].gradients == at_once[r].gradients);
           for (const RankTrace* t : {&at_once[r], &other[r]}) {
-            CHECK(t->gemms_in_forward == 0);
+            CHECK(t->gemms_in_forward == (r == pp - 1 ? 4 * (1 + tiny_model().num_nextn_predict_layers) : 0));  // the loss heads': fused with their forward pass
             CHECK(t->gemms_in_backward == 0);
             CHECK(t->gemms_in_weight > 0);
           }
