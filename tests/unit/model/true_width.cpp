@@ -183,7 +183,7 @@ TEST_CASE("One V3 layer at true width: FP32 equals FP64 forward and backward", "
   }
   CHECK(total == kTokens * config.num_experts_per_tok);
   CHECK(absent > 0);  // some rows really leave
-  const double bound = 1e-4;
+  const double bound = 1e-5;  // sums of up to 16384 FP32 products, in blocks: measured at a tenth of it
   INFO("router logits " << relative(fp32.scores, fp64.scores) << ", output " << relative(fp32.out, fp64.out) << ", input gradient " << relative(fp32.dh, fp64.dh));
   CHECK(relative(fp32.scores, fp64.scores) <= bound);
   CHECK(relative(fp32.out, fp64.out) <= bound);
