@@ -1,5 +1,7 @@
 #include "model/stage.h"
 
+#include <algorithm>
+
 namespace atoll {
 
 Stage::Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters, const Placement& placement, Dispatcher& dispatcher, int64_t max_positions)
@@ -24,6 +26,7 @@ Stage::Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters
 
 void Stage::begin(const std::vector<MicroBatch>& batches, const StepScales& scales, bool is_training) {
   ATOLL_CHECK(num_live_ == 0, num_live_, " micro-batches of the last step are still live");
+  std::sort(free_slots_.rbegin(), free_slots_.rend());  // the first is taken first in every step: what a slot keeps from its last micro-batch fits the next step's
   batches_ = &batches;
   scales_ = scales;
   is_training_ = is_training;

@@ -60,56 +60,71 @@ std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_si
   return batches;
 }
 
-Record run(const RunSpec& spec) {
+void record_state(Engine& engine, Record& record, std::mutex& mutex) {
+  const std::lock_guard lock(mutex);
+  for (const auto& o : engine.optimizer().owned()) {
+    put_rows(record.parameters, *o.parameter, o.rows, o.master);
+    put_rows(record.moments, *o.parameter, o.rows, o.m);
+    put_rows(record.second_moments, *o.parameter, o.rows, o.v);
+  }
+  if (engine.groups().dp->rank() == 0)
+    for (const auto& b : engine.parameters().router_biases()) record.parameters[b.name] = to_double(b.value);
+}
+
+Record empty_record(const RunSpec& spec) {
   Record record;
-  std::mutex mutex;
   record.counts.assign(spec.steps, {});
   for (auto* v : {&record.expert_elements, &record.optimizer_bytes, &record.weight_gradient_gemms, &record.dispatch_bytes, &record.expected_dispatch_bytes}) v->assign(spec.world, 0);
   record.executed.resize(spec.world);
   record.peak_live.resize(spec.world);
-  run_ranks_as_threads(spec.world, [&](Communicator& world) {
-    Engine engine(spec.options, world);
-    engine.initialize();
-    const int rank = world.rank(), dp = engine.groups().dp->size(), dp_rank = engine.groups().dp->rank();
-    DispatchCount count;
-    count.watch(engine);
-    for (int step = 1; step <= spec.steps; ++step) {
-      std::vector<MicroBatch> batches = batches_of(spec.options.model, step, dp, dp_rank);
-      const StepPlan plan{.lr = 3e-3, .mtp_lambda = spec.mtp_lambda, .balance_alpha = spec.balance_alpha, .bias_gamma = spec.bias_gamma, .clip_norm = spec.clip_norm, .step = step};
-      const StepResult& r = engine.train_step(batches, plan);
-      const std::lock_guard lock(mutex);
-      record.dispatch_bytes[rank] += r.dispatch_bytes;
-      std::vector<int64_t>& counts = record.counts[step - 1];
-      counts.resize(r.expert_counts.size());
-      if (dp_rank == 0)
-        for (size_t i = 0; i < counts.size(); ++i) counts[i] += r.expert_counts[i];
-      if (step == 1)
-        for (const auto& o : engine.optimizer().owned()) put_rows(record.first_gradients, *o.parameter, o.rows, o.grad);
-      if (step == 1 && dp_rank == 0)
-        for (const auto& b : engine.parameters().router_biases()) record.first_biases[b.name] = to_double(b.value);
-      if (rank != 0) continue;
-      record.loss.push_back(r.loss);
-      record.mtp.push_back(r.mtp_loss.empty() ? 0.0 : r.mtp_loss[0]);
-      record.balance.push_back(r.balance);
-      record.norm.push_back(r.grad_norm);
-    }
+  return record;
+}
+
+void run_rank(const RunSpec& spec, Communicator& world, Record& record, std::mutex& mutex) {
+  Engine engine(spec.options, world);
+  if (spec.begin) spec.begin(engine, world);
+  else engine.initialize();
+  const int rank = world.rank(), dp = engine.groups().dp->size(), dp_rank = engine.groups().dp->rank();
+  DispatchCount count;
+  count.watch(engine);
+  for (int i = 0; i < spec.steps; ++i) {
+    const int step = spec.first_step + i;
+    std::vector<MicroBatch> batches = batches_of(spec.options.model, step, dp, dp_rank);
+    const StepResult& r = engine.train_step(batches, spec.plan(step));
     const std::lock_guard lock(mutex);
-    for (const auto& o : engine.optimizer().owned()) {
-      put_rows(record.parameters, *o.parameter, o.rows, o.master);
-      put_rows(record.moments, *o.parameter, o.rows, o.m);
-    }
-    for (const auto& p : engine.parameters().all())
-      if (p.is_expert) record.expert_elements[rank] += p.weight.size();
+    record.dispatch_bytes[rank] += r.dispatch_bytes;
+    std::vector<int64_t>& counts = record.counts[i];
+    counts.resize(r.expert_counts.size());
     if (dp_rank == 0)
-      for (const auto& b : engine.parameters().router_biases()) record.parameters[b.name] = to_double(b.value);
-    record.optimizer_bytes[rank] = engine.optimizer().state_bytes();
-    record.weight_gradient_gemms[rank] = engine.ctx().num_weight_gradient_gemms;
-    const int64_t row_bytes = spec.options.model.hidden_size * static_cast<int64_t>(size_of(spec.options.storage));
-    // a remote row crosses with its weight going forward, without it coming back as a gradient
-    record.expected_dispatch_bytes[rank] = count.remote_rows * (2 * row_bytes + static_cast<int64_t>(size_of(acc_dtype(spec.options.storage))));
-    record.executed[rank] = engine.executor(4).executed();
-    record.peak_live[rank] = engine.executor(4).peak_live();
-  });
+      for (size_t k = 0; k < counts.size(); ++k) counts[k] += r.expert_counts[k];
+    if (i == 0)
+      for (const auto& o : engine.optimizer().owned()) put_rows(record.first_gradients, *o.parameter, o.rows, o.grad);
+    if (i == 0 && dp_rank == 0)
+      for (const auto& b : engine.parameters().router_biases()) record.first_biases[b.name] = to_double(b.value);
+    if (rank != 0) continue;
+    record.loss.push_back(r.loss);
+    record.mtp.push_back(r.mtp_loss.empty() ? 0.0 : r.mtp_loss[0]);
+    record.balance.push_back(r.balance);
+    record.norm.push_back(r.grad_norm);
+  }
+  if (spec.end) spec.end(engine, world);
+  record_state(engine, record, mutex);
+  const std::lock_guard lock(mutex);
+  for (const auto& p : engine.parameters().all())
+    if (p.is_expert) record.expert_elements[rank] += p.weight.size();
+  record.optimizer_bytes[rank] = engine.optimizer().state_bytes();
+  record.weight_gradient_gemms[rank] = engine.ctx().num_weight_gradient_gemms;
+  const int64_t row_bytes = spec.options.model.hidden_size * static_cast<int64_t>(size_of(spec.options.storage));
+  // a remote row crosses with its weight going forward, without it coming back as a gradient
+  record.expected_dispatch_bytes[rank] = count.remote_rows * (2 * row_bytes + static_cast<int64_t>(size_of(acc_dtype(spec.options.storage))));
+  record.executed[rank] = engine.executor(4).executed();
+  record.peak_live[rank] = engine.executor(4).peak_live();
+}
+
+Record run(const RunSpec& spec) {
+  Record record = empty_record(spec);
+  std::mutex mutex;
+  run_ranks_as_threads(spec.world, [&](Communicator& world) { run_rank(spec, world, record, mutex); });
   return record;
 }
 
@@ -144,7 +159,7 @@ std::string first_difference(const Record& a, const Record& b, double bound) {
   if (a.counts != b.counts) return "expert counts differ";
   for (auto& [text, x, y] : {std::tuple{"loss", &a.loss, &b.loss}, {"mtp loss", &a.mtp, &b.mtp}, {"balance loss", &a.balance, &b.balance}, {"grad norm", &a.norm, &b.norm}})
     if (std::string s = series(text, *x, *y); !s.empty()) return s;
-  for (auto& [text, kind] : {std::pair{"parameters: ", &Record::parameters}, {"moments: ", &Record::moments}})
+  for (auto& [text, kind] : {std::pair{"parameters: ", &Record::parameters}, {"moments: ", &Record::moments}, {"second moments: ", &Record::second_moments}})
     if (std::string s = tensors(text, kind); !s.empty()) return s;
   return {};
 }

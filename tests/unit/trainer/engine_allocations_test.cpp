@@ -1,0 +1,91 @@
+// A step allocates nothing on the heap once one step of its shape has run, whatever the routing does; and its segments do not grow.
+#include <barrier>
+#include <catch2/catch.hpp>
+
+#include "tests/unit/kernels/allocations.h"
+#include "engine_fixture.h"
+
+using namespace atoll;
+using namespace atoll::test;
+
+namespace {
+struct Watched {
+  std::vector<long> allocations;                     // [step], of all ranks together
+  std::vector<std::vector<int64_t>> high_water;      // [step][segment], of rank 0, all but routed rows
+  std::vector<std::vector<int64_t>> counts;          // [step] rank 0's expert counts: proof that routing changed
+};
+
+// Equal shapes, other tokens: what a training run feeds. Written in place, as the trainer's feed does.
+void refill(std::vector<MicroBatch>& batches, const std::vector<MicroBatch>& shapes, int vocab, int step) {
+  for (size_t m = 0; m < batches.size(); ++m) {
+    const TokenRows& from = shapes[m].main;
+    TokenRows& to = batches[m].main;
+    for (size_t i = 0; i < from.ids.size(); ++i) {
+      to.ids[i] = (from.ids[i] * 7 + step * 13 + static_cast<int>(i % 5)) % vocab;
+      if (from.labels[i] >= 0) to.labels[i] = (from.labels[i] + step) % vocab;
+    }
+  }
+}
+
+Watched watch(const EngineOptions& options, int world_size, int steps) {
+  Watched w;
+  std::barrier together(world_size);
+  long before = 0;
+  w.allocations.reserve(steps);
+  run_ranks_as_threads(world_size, [&](Communicator& world) {
+    Engine engine(options, world);
+    engine.initialize();
+    const std::vector<MicroBatch> shapes = batches_of(options.model, 1, engine.groups().dp->size(), engine.groups().dp->rank());
+    std::vector<MicroBatch> batches = shapes;
+    for (int step = 1; step <= steps; ++step) {
+      refill(batches, shapes, static_cast<int>(options.model.vocab_size), step);
+      const StepPlan plan{.lr = 3e-2, .mtp_lambda = 0.3, .balance_alpha = 0.01, .bias_gamma = 0.05, .step = step};  // routing moves fast
+      together.arrive_and_wait();
+      if (world.rank() == 0) before = num_own_allocations();
+      together.arrive_and_wait();
+      const StepResult& r = engine.train_step(batches, plan);
+      together.arrive_and_wait();
+      if (world.rank() == 0) w.allocations.push_back(num_own_allocations() - before);
+      together.arrive_and_wait();
+      ATOLL_CHECK(r.applied, r.reason);
+      if (world.rank() != 0) continue;
+      w.counts.push_back(r.expert_counts);
+      Memory& m = engine.ctx().memory;
+      std::vector<int64_t> marks;
+      for (const Segment* s : m.all())
+        if (s != &m.routed && s != &m.workspace) marks.push_back(s->high_water());
+      w.high_water.push_back(marks);
+    }
+  });
+  return w;
+}
+
+void check_steady(const EngineOptions& options, int world) {
+  const int steps = 12;
+  const Watched w = watch(options, world, steps);
+  CHECK(w.counts.front() != w.counts.back());
+  CHECK(w.allocations[0] > 0);  // the counter counts
+  for (int step = 2; step <= steps; ++step) {
+    INFO("step " << step << " on " << world << " ranks, pp " << options.mesh.pp << " ep " << options.mesh.ep << ' ' << name_of(options.storage));
+    CHECK(w.allocations[step - 1] == 0);
+    CHECK(w.high_water[step - 1] == w.high_water[0]);
+  }
+}
+}  // namespace
+
+TEST_CASE("After the first step a step allocates nothing", "[allocations]") {
+  for (DType type : {DType::kBF16, DType::kF32})
+    for (const auto& [world, mesh] : {std::pair{1, MeshSizes{}}, {2, MeshSizes{.pp = 2}}, {2, MeshSizes{.ep = 2}}, {4, MeshSizes{.pp = 2, .ep = 2}}}) {
+      EngineOptions o;
+      o.model = tiny_model();
+      o.mesh = mesh;
+      o.storage = type;
+      o.max_sequence = 64;
+      check_steady(o, world);
+    }
+  EngineOptions threaded;
+  threaded.model = tiny_model();
+  threaded.threads = 2;
+  threaded.max_sequence = 64;
+  check_steady(threaded, 1);
+}

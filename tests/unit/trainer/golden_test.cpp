@@ -1,0 +1,89 @@
+// Results of other implementations (tests/golden), in every layout that the reference runs must hold in. Ranks are threads here; tests/mpi runs one case under mpirun.
+#include <catch2/catch.hpp>
+#include <mutex>
+
+#include "kernels/base/error.h"
+#include "trainer/verify_golden.h"
+
+using namespace atoll;
+
+namespace {
+const std::vector<std::string>& cases() {
+  static const std::vector<std::string> names = {"deepseek_v3_tiny", "deepseek_v3_yarn_tiny", "deepseek_v2_lite_tiny", "deepseek_v2_group_tiny", "mtp_tiny/depth1", "mtp_tiny/depth2"};
+  return names;
+}
+std::string folder(const std::string& name) { return std::string(ATOLL_SOURCE_DIR) + "/tests/golden/" + name; }
+
+GoldenReport verify(const std::string& name, DType type, int pp, int ep, int world = 0) {
+  GoldenOptions options;
+  options.dtype = type;
+  options.mesh = {.pp = pp, .ep = ep};
+  options.world = world > 0 ? world : pp * ep;
+  GoldenReport report;
+  std::mutex mutex;
+  run_ranks_as_threads(options.world, [&](Communicator& comm) {
+    GoldenReport mine = verify_golden(folder(name), options, comm);
+    const std::lock_guard lock(mutex);
+    if (comm.rank() == 0) report = std::move(mine);
+  });
+  return report;
+}
+
+void check_holds(const std::string& name, DType type, int pp, int ep, int world = 0) {
+  const GoldenReport report = verify(name, type, pp, ep, world);
+  INFO(report.text(false));
+  CHECK(report.rows.size() > 50);
+  CHECK(report.ok());
+}
+
+bool has_row(const GoldenReport& report, const std::string& name) {
+  for (const GoldenRow& r : report.rows)
+    if (r.name == name) return true;
+  return false;
+}
+}  // namespace
+
+TEST_CASE("One pass of each reference model holds in FP64 and FP32 over pipeline and expert ranks", "[golden]") {
+  for (const std::string& name : cases())
+    for (DType type : {DType::kF64, DType::kF32})
+      for (int pp : {1, 2})
+        for (int ep : {1, 2, 4}) check_holds(name, type, pp, ep);
+}
+
+TEST_CASE("30 reference training steps hold in FP64 and FP32 over pipeline and expert ranks", "[golden]") {
+  for (DType type : {DType::kF64, DType::kF32})
+    for (int pp : {1, 2})
+      for (int ep : {1, 2, 4}) check_holds("train_v3_tiny", type, pp, ep);
+}
+
+TEST_CASE("Reference results hold with more data-parallel ranks than sequences", "[golden]") {
+  for (int pp : {1, 2})
+    for (int ep : {1, 2}) check_holds("mtp_tiny/depth2", DType::kF64, pp, ep, pp * 4);
+}
+
+TEST_CASE("A golden report covers logits, routing, losses, gradients, biases and both rows of documents", "[golden]") {
+  const GoldenReport mtp = verify("mtp_tiny/depth2", DType::kF64, 2, 2);
+  for (const char* name : {"logits", "mtp.2.logits", "moe.1.router_logits", "moe.1.topk_ids", "moe.1.topk_weights", "loss total", "loss main", "loss mtp 2", "loss balance", "grad norm",
+                           "grad model.embed_tokens.weight", "grad lm_head.weight", "counts of layer 1", "bias_after.model.layers.1.mlp.gate.e_score_correction_bias"}) {
+    INFO(name);
+    CHECK(has_row(mtp, name));
+  }
+  const GoldenReport yarn = verify("deepseek_v3_yarn_tiny", DType::kF64, 1, 1);
+  for (const char* name : {"hidden.0", "hidden.1", "hidden.final_norm", "logits", "packed: logits", "packed: grad model.embed_tokens.weight"}) {
+    INFO(name);
+    CHECK(has_row(yarn, name));
+  }
+  const GoldenReport training = verify("train_v3_tiny", DType::kF64, 1, 2);
+  for (const char* name : {"step 30 loss", "step 30 grad norm", "step 30 expert counts", "final model.embed_tokens.weight"}) {
+    INFO(name);
+    CHECK(has_row(training, name));
+  }
+}
+
+TEST_CASE("A folder that cannot be run is an error, not a pass", "[golden]") {
+  for (const char* name : {"llama_tiny", "mixtral_tiny", "qwen3_moe_tiny", "granite_moe_tiny", "optim", "no_such_folder"}) {
+    INFO(name);
+    CHECK_THROWS_AS(verify(name, DType::kF64, 1, 1), Error);
+  }
+  CHECK_THROWS_AS(verify("train_v3_tiny", DType::kBF16, 1, 1), Error);
+}
