@@ -48,13 +48,33 @@ const Sampler::Epoch& Sampler::epoch(int64_t number) {
   return slot;
 }
 
+// A Feistel network on the next power of four, walked until it lands inside (Black & Rogaway 2002): a permutation in constant memory.
+int64_t Sampler::stream_row(int64_t row) const {
+  const int64_t rows = std::max<int64_t>(1, tokens_per_epoch() / options_.seq_len), block = row / rows;
+  int half = 1;
+  while ((int64_t{1} << (2 * half)) < rows) ++half;
+  const uint64_t mask = (uint64_t{1} << half) - 1;
+  const Rng rng(options_.seed, fnv1a("row order") + static_cast<uint64_t>(block));
+  auto at = static_cast<uint64_t>(row % rows);
+  do {
+    uint64_t left = at >> half, right = at & mask;
+    for (uint64_t round = 0; round < 4; ++round) {
+      const uint64_t next = left ^ (rng.bits(round << 32 | right) & mask);
+      left = right;
+      right = next;
+    }
+    at = left << half | right;
+  } while (at >= static_cast<uint64_t>(rows));
+  return block * rows + static_cast<int64_t>(at);
+}
+
 void Sampler::fill_row(int64_t row, std::span<int32_t> input_S, std::span<int32_t> label_S, std::vector<int32_t>& boundaries) {
   const int64_t S = options_.seq_len, total = tokens_per_epoch();
   check_spans(row, S, input_S, label_S);
   boundaries.assign(1, 0);
   const TokenFile& file = store_.train();
-  // Stream positions [row S, row S + S]: S inputs and the last label. Documents are copied piece by piece.
-  int64_t position = row * S;
+  // Stream positions [r S, r S + S], r the shuffled row: S inputs and the last label. Documents are copied piece by piece.
+  int64_t position = stream_row(row) * S;
   for (int64_t filled = 0; filled <= S;) {
     const Epoch& now = epoch(position / total);
     int64_t at = position % total;

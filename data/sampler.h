@@ -1,6 +1,7 @@
 // Sampler: training rows as a pure function of (store, seed, sequence length, row number). Ranks, world size and history do not enter: whoever
 // needs row i computes row i. The stream is epoch after epoch of all documents, each epoch in its own order, packed without padding; row i is
-// stream tokens [i S, (i+1) S) as inputs and the one token further on as labels. So each token is an input exactly once an epoch.
+// stream tokens [r S, (r+1) S) as inputs and the one token further on as labels, where r = stream_row(i): the rows of an epoch are shuffled, so that the rows of one
+// step come from documents far apart. So each token is an input exactly once an epoch.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -31,6 +32,7 @@ class Sampler {  // not shared between threads: it caches two epochs' orders (12
   // boundaries: as cumulative lengths 0 = b0 < b1 < ... = S; with document_mask off always {0, S}.
   void fill_row(int64_t row, std::span<int32_t> input_S, std::span<int32_t> label_S, std::vector<int32_t>& boundaries);
 
+  int64_t stream_row(int64_t row) const;  // a permutation of each run of tokens_per_epoch() / S rows
   int64_t tokens_per_epoch() const { return store_.train().num_tokens(); }
   int64_t epoch_of(int64_t row) const { return row * options_.seq_len / tokens_per_epoch(); }  // of the row's first token; counts from 0
   // Rows [first, first + count) reach into an epoch that row first-1 had not: "the store is used up, epoch N begins".

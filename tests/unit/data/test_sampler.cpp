@@ -68,10 +68,12 @@ TEST_CASE("Rows are the stream of shuffled documents, with and without document 
       const int64_t rows = std::min<int64_t>((static_cast<int64_t>(stream.size()) - 1) / S, 400);
       REQUIRE(rows > 0);
       for (int64_t i = 0; i < rows; ++i) {
+        const int64_t r = sampler.stream_row(i);
+        if ((r + 1) * S >= static_cast<int64_t>(stream.size())) continue;  // written out too short for this one
         Row expected;
         expected.boundaries = {0};
         for (int64_t k = 0; k < S; ++k) {
-          const auto at = static_cast<size_t>(i * S + k);
+          const auto at = static_cast<size_t>(r * S + k);
           expected.input.push_back(stream[at]);
           expected.label.push_back(mask && is_start[at + 1] ? kIgnoredLabel : stream[at + 1]);
           if (mask && k > 0 && is_start[at]) expected.boundaries.push_back(static_cast<int32_t>(k));
@@ -80,6 +82,30 @@ TEST_CASE("Rows are the stream of shuffled documents, with and without document 
         REQUIRE(row_of(sampler, i) == expected);
       }
     }
+}
+
+TEST_CASE("Rows of an epoch are shuffled by a permutation") {
+  const TestFolder folder;
+  const auto store = make_store(folder, "s", 60);
+  const int64_t total = store.train().num_tokens();
+  for (const int64_t S : {1, 2, 3, 7, 50, 1000}) {
+    const Sampler sampler(store, {S, 5}), other(store, {S, 6});
+    const int64_t rows = std::max<int64_t>(1, total / S);
+    int64_t moved = 0, differ = 0;
+    for (int64_t epoch = 0; epoch < 2; ++epoch) {
+      std::set<int64_t> seen;
+      for (int64_t i = epoch * rows; i < (epoch + 1) * rows; ++i) {
+        const int64_t r = sampler.stream_row(i);
+        REQUIRE((r >= epoch * rows && r < (epoch + 1) * rows));
+        seen.insert(r);
+        moved += r != i;
+        differ += r != other.stream_row(i);
+      }
+      CHECK(static_cast<int64_t>(seen.size()) == rows);
+    }
+    if (rows > 50) CHECK(moved > rows);
+    if (rows > 50) CHECK(differ > rows);
+  }
 }
 
 TEST_CASE("Every document comes once an epoch, in an order of its own") {
