@@ -22,7 +22,7 @@ std::string host_name() {
 
 // Where every rank fails alike (a bad key, a missing file), rank 0 speaks and ends the job before the others' turn comes.
 void wait_for_turn(const MpiSession& session) {
-  if (session.world() > 1 && session.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(300 + 40 * std::min(session.rank(), 40)));
+  if (session.world() > 1 && session.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(3000 + 50 * std::min(session.rank(), 40)));
 }
 
 int fail(MpiSession& session, const std::string& phase, const std::string& what, int code) {
