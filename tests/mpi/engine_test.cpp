@@ -64,23 +64,6 @@ TEST_CASE("A pipeline of MPI ranks equals one rank bit for bit in BF16") {
 
 TEST_CASE("Reference results hold on MPI ranks, experts and stages spread") {
   const auto world = mpi_world();
-  for (const char* name : {"deepseek_v3_tiny", "mtp_tiny/depth1"})
-    for (DType type : {DType::kF64, DType::kF32})
-      for (int pp : {1, 2}) {
-        if (world->size() % pp != 0) continue;
-        GoldenOptions options;
-        options.dtype = type;
-        options.mesh = {.pp = pp, .ep = world->size() / pp};
-        options.world = world->size();
-        const GoldenReport report = verify_golden(std::string(ATOLL_SOURCE_DIR) + "/tests/golden/" + name, options, *world);
-        INFO(report.text(false));
-        CHECK(report.rows.size() > 30);
-        CHECK(report.ok());
-      }
-}
-
-TEST_CASE("All reference passes and training steps hold on MPI ranks", "[.][long]") {
-  const auto world = mpi_world();
   for (const char* name : {"deepseek_v3_tiny", "deepseek_v3_yarn_tiny", "deepseek_v2_lite_tiny", "deepseek_v2_group_tiny", "mtp_tiny/depth1", "mtp_tiny/depth2", "train_v3_tiny"})
     for (DType type : {DType::kF64, DType::kF32})
       for (int pp : {1, 2}) {
@@ -91,6 +74,7 @@ TEST_CASE("All reference passes and training steps hold on MPI ranks", "[.][long
         options.world = world->size();
         const GoldenReport report = verify_golden(std::string(ATOLL_SOURCE_DIR) + "/tests/golden/" + name, options, *world);
         INFO(report.text(false));
+        CHECK(report.rows.size() > 50);
         CHECK(report.ok());
       }
 }

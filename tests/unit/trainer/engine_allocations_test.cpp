@@ -60,8 +60,7 @@ Watched watch(const EngineOptions& options, int world_size, int steps) {
   return w;
 }
 
-void check_steady(const EngineOptions& options, int world) {
-  const int steps = 12;
+void check_steady(const EngineOptions& options, int world, int steps) {
   const Watched w = watch(options, world, steps);
   CHECK(w.counts.front() != w.counts.back());
   CHECK(w.allocations[0] > 0);  // the counter counts
@@ -81,11 +80,11 @@ TEST_CASE("After the first step a step allocates nothing", "[allocations]") {
       o.mesh = mesh;
       o.storage = type;
       o.max_sequence = 64;
-      check_steady(o, world);
+      check_steady(o, world, 12);
     }
   EngineOptions threaded;
   threaded.model = tiny_model();
   threaded.threads = 2;
   threaded.max_sequence = 64;
-  check_steady(threaded, 1);
+  check_steady(threaded, 1, 4);
 }
