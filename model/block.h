@@ -39,6 +39,7 @@ class Block {
   std::span<const Phase> backward_input_phases() const;
   std::span<const Phase> backward_weight_phases() const;
   int64_t layer() const { return layer_; }
+  void reserve(BlockState& state) const { if (moe_) moe_->reserve(state.moe); }
 
  private:
   void attn_forward(BlockCall&) const;      // norm, MLA, residual, norm; MoE: router, posts dispatch

@@ -33,6 +33,7 @@ struct MoeState {
 class Moe {
  public:
   Moe(Context& ctx, const ModelConfig& config, int64_t layer, const MoeTensors& weights, const MoeTensors& grads, const Tensor& router_bias, Dispatcher& dispatcher);
+  void reserve(MoeState& state) const { state.counts.reserve(static_cast<size_t>(config_.n_routed_experts)), dispatcher_.reserve(state.plan); }
   // forward phases; x_TD: the normed input
   void route_and_dispatch(MoeState& state, const Tensor& x_TD, const TokenRows& rows, const StepScales& scales, StepSums& sums, const ModelProbe& probe) const;
   void experts(MoeState& state, const Tensor& x_TD) const;

@@ -15,6 +15,7 @@ struct MtpState {
 class Mtp {
  public:
   Mtp(Context& ctx, const ModelConfig& config, const ParameterStore& parameters, int depth, Range experts, Dispatcher& dispatcher, const Tensor& rope_table_PR);
+  void reserve(MtpState& state) const { block_.reserve(state.block); }
   // previous_TD: h^{k-1} on the rows of depth k-1 (`from`). Leaves h^k in state.normed.
   void forward(MtpState& state, const TokenRows& from, const TokenRows& rows, const Tensor& previous_TD, const StepScales&, StepSums&, const ModelProbe&) const;
   // state.d_normed holds the gradient of h^k; adds the gradient of h^{k-1} into d_previous_TD.

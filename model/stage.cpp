@@ -26,7 +26,6 @@ Stage::Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters
 
 void Stage::begin(const std::vector<MicroBatch>& batches, const StepScales& scales, bool is_training) {
   ATOLL_CHECK(num_live_ == 0, num_live_, " micro-batches of the last step are still live");
-  std::sort(free_slots_.rbegin(), free_slots_.rend());  // the first is taken first in every step: what a slot keeps from its last micro-batch fits the next step's
   batches_ = &batches;
   scales_ = scales;
   is_training_ = is_training;
@@ -34,16 +33,29 @@ void Stage::begin(const std::vector<MicroBatch>& batches, const StepScales& scal
   sums_.reset(static_cast<int>(mtp_.size()), config_.num_blocks(), config_.n_routed_experts);
 }
 
+void Stage::add_slot() {
+  free_slots_.push_back(static_cast<int>(slots_.size()));
+  slots_.push_back(std::make_unique<Slot>());
+  slots_.back()->blocks.resize(blocks_.size());
+  slots_.back()->mtp.resize(mtp_.size());
+  free_slots_.reserve(slots_.size());
+}
+
+void Stage::settle() {
+  if (settled_for_ != batches_->size()) {
+    settled_for_ = batches_->size();
+    for (size_t wanted = std::min(settled_for_, slots_.size() + 2); slots_.size() < wanted;) add_slot();
+  }
+  for (auto& slot : slots_) {
+    for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->reserve(slot->blocks[i]);
+    for (size_t k = 0; k < mtp_.size(); ++k) mtp_[k]->reserve(slot->mtp[k]);
+  }
+}
+
 Stage::Slot& Stage::acquire(int m) {
   int& index = slot_of_[static_cast<size_t>(m)];
   if (index >= 0) return *slots_[static_cast<size_t>(index)];
-  if (free_slots_.empty()) {
-    free_slots_.push_back(static_cast<int>(slots_.size()));
-    slots_.push_back(std::make_unique<Slot>());
-    slots_.back()->blocks.resize(blocks_.size());
-    slots_.back()->mtp.resize(mtp_.size());
-    free_slots_.reserve(slots_.size());
-  }
+  if (free_slots_.empty()) add_slot();
   index = free_slots_.back();
   free_slots_.pop_back();
   ++num_live_;

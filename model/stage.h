@@ -20,6 +20,8 @@ class Stage {
   void forward(int microbatch);
   void backward_input(int microbatch);
   void backward_weight(int microbatch);
+  // After a step: slots for what the next ones may need, so that they allocate nothing. How long a send holds its slot depends on timing: one more for each direction.
+  void settle();
   StageFunctions functions();  // for the executor; boundary tensors [T, D] in storage type
   const StepSums& sums() const { return sums_; }
   // Normed final state [T, D] of the last forward of a micro-batch with is_training false (last stage), kept for generation and for reading logits; empty otherwise.
@@ -42,6 +44,7 @@ class Stage {
   };
   Slot& slot(int microbatch) { return *slots_[static_cast<size_t>(slot_of_[static_cast<size_t>(microbatch)])]; }
   Slot& acquire(int microbatch);
+  void add_slot();
   void release_if_idle(int microbatch);
   void run_blocks_forward(Slot& slot, const MicroBatch& batch, Buffer h);
   void heads_forward(Slot& slot, const MicroBatch& batch);
@@ -62,6 +65,7 @@ class Stage {
   StepSums sums_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<int> free_slots_, slot_of_;
+  size_t settled_for_ = 0;  // micro-batches
   int64_t num_live_ = 0;
   int current_ = 0;
   Buffer kept_state_;

@@ -44,12 +44,14 @@ void Dispatcher::plan(std::span<const int64_t> counts_E, DispatchPlan& plan) {
   const int ranks = ep_.size();
   const auto count_of = [&](int rank, int64_t expert) { return gathered_[static_cast<size_t>(rank) * num_experts_ + expert]; };
 
+  int64_t rows_of_group = 0;
+  for (int64_t count : gathered_) rows_of_group += count;
+  most_rows_ = std::max(most_rows_, rows_of_group);
+  reserve(plan);
   plan.send_rows.assign(static_cast<size_t>(ranks), 0);
   plan.recv_rows.assign(static_cast<size_t>(ranks), 0);
   plan.expert_offsets.assign(static_cast<size_t>(local_.size()) + 1, 0);
   plan.rows_sent = plan.rows_received = 0;
-  int64_t rows_of_group = 0;
-  for (int64_t count : gathered_) rows_of_group += count;
   for (int r = 0; r < ranks; ++r) {
     const Range theirs = split_evenly(num_experts_, ranks, r);
     for (int64_t e = theirs.begin; e < theirs.end; ++e) plan.send_rows[r] += counts_E[e];
@@ -63,9 +65,6 @@ void Dispatcher::plan(std::span<const int64_t> counts_E, DispatchPlan& plan) {
   for (int64_t e = 0; e < local_.size(); ++e) plan.expert_offsets[e + 1] += plan.expert_offsets[e];
   ATOLL_CHECK(plan.rows_received <= INT32_MAX, plan.rows_received, " rows for one rank; use smaller micro-batches or a larger ep");
 
-  // Reserved for the worst case, every row of the group on this rank: with a constant batch no later plan allocates.
-  plan.expert_order.reserve(static_cast<size_t>(rows_of_group));
-  plan.arrival_order.reserve(static_cast<size_t>(rows_of_group));
   plan.expert_order.resize(static_cast<size_t>(plan.rows_received));
   plan.arrival_order.resize(static_cast<size_t>(plan.rows_received));
   next_row_.assign(plan.expert_offsets.begin(), plan.expert_offsets.end());
@@ -77,6 +76,14 @@ void Dispatcher::plan(std::span<const int64_t> counts_E, DispatchPlan& plan) {
         plan.expert_order[row] = arrival;
         plan.arrival_order[arrival] = static_cast<int32_t>(row);
       }
+}
+
+void Dispatcher::reserve(DispatchPlan& plan) const {
+  plan.send_rows.reserve(static_cast<size_t>(ep_.size()));
+  plan.recv_rows.reserve(static_cast<size_t>(ep_.size()));
+  plan.expert_offsets.reserve(static_cast<size_t>(local_.size()) + 1);
+  plan.expert_order.reserve(static_cast<size_t>(most_rows_));
+  plan.arrival_order.reserve(static_cast<size_t>(most_rows_));
 }
 
 Request Dispatcher::dispatch(const DispatchPlan& plan, const void* rows, int64_t row_bytes, void* arrived) {

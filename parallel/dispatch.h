@@ -25,6 +25,8 @@ class Dispatcher {
   Range local_experts() const { return local_; }
   // Exchanges counts (this rank's rows for each of the num_experts) and fills `plan` (its vectors are reused). Collective.
   void plan(std::span<const int64_t> counts_E, DispatchPlan& plan);
+  // Room in `plan` for the most rows that any plan has held so far: a state that is used later for a larger micro-batch allocates nothing then.
+  void reserve(DispatchPlan& plan) const;
   // Rows grouped by global expert -> arrival rows (and back). row_bytes: payload of one row. Posts; wait on the request. Buffers must live until then.
   Request dispatch(const DispatchPlan& plan, const void* rows, int64_t row_bytes, void* arrived);
   Request combine(const DispatchPlan& plan, const void* arrived, int64_t row_bytes, void* rows);
@@ -36,6 +38,7 @@ class Dispatcher {
   int num_experts_;
   Range local_;
   std::vector<int64_t> gathered_, next_row_, send_bytes_, send_begin_, recv_bytes_, recv_begin_;
+  int64_t most_rows_ = 0;  // of the whole group in one plan: the worst case is that all are this rank's
   int64_t bytes_dispatched_ = 0, bytes_combined_ = 0;
 };
 

@@ -51,6 +51,8 @@ class MpiCommunicator final : public Communicator {
  public:
   MpiCommunicator(CommHandle comm, int64_t largest_message) : Communicator(rank_of(comm.get()), atoll::size_of(comm.get())), comm_(std::move(comm)), largest_(largest_message) {
     check_mpi(MPI_Comm_set_errhandler(comm_.get(), MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", rank());
+    constexpr size_t kOutstanding = 8;  // a pipeline's sends, rows and weights of a dispatch, a collective
+    pool_.reserve(kOutstanding, this);
   }
   Request isend(const void* data, int64_t bytes, int destination, int channel) override {
     check_peer("isend", destination, bytes, channel);
@@ -87,7 +89,12 @@ class MpiCommunicator final : public Communicator {
  private:
   struct Part { int peer; int bytes; bool receives; };
   struct Posted final : Request::State {
-    explicit Posted(MpiCommunicator* owner_) : owner(owner_) {}
+    explicit Posted(MpiCommunicator* owner_) : owner(owner_) {  // room for an exchange with all, whatever it is used for first
+      const size_t messages = 2 * static_cast<size_t>(owner->size());
+      requests.reserve(messages);
+      statuses.reserve(messages);
+      parts.reserve(messages);
+    }
     void wait() override {
       finish(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), statuses.data()), "MPI_Waitall");
     }

@@ -19,6 +19,14 @@ class RequestPool {
     free_.pop_back();
     return state;
   }
+  template <class... Args>
+  void reserve(size_t count, const Args&... args) {  // states made ahead: how many are out at once may depend on timing
+    free_.reserve(all_.size() + count);
+    for (; count > 0; --count) {
+      all_.push_back(std::make_unique<State>(args...));
+      free_.push_back(all_.back().get());
+    }
+  }
   void give_back(State* state) noexcept { free_.push_back(state); }  // capacity was reserved by take()
 
  private:

@@ -60,6 +60,7 @@ const StepResult& Engine::accumulate_gradients(std::vector<MicroBatch>& batches,
   stage_->begin(batches, scales, true);
   const int64_t dispatched = dispatcher_->bytes_dispatched(), combined = dispatcher_->bytes_combined();
   pipeline(static_cast<int>(batches.size())).executor->run();
+  stage_->settle();
   result.dispatch_bytes = dispatcher_->bytes_dispatched() - dispatched;
   result.combine_bytes = dispatcher_->bytes_combined() - combined;
 

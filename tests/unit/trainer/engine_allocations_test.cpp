@@ -12,6 +12,7 @@ namespace {
 struct Watched {
   std::vector<long> allocations;                     // [step], of all ranks together
   std::vector<std::vector<int64_t>> high_water;      // [step][segment], of rank 0, all but routed rows
+  std::vector<int64_t> routed, workspace;            // [step] high-water marks of rank 0 that follow the routing
   std::vector<std::vector<int64_t>> counts;          // [step] rank 0's expert counts: proof that routing changed
 };
 
@@ -55,13 +56,15 @@ Watched watch(const EngineOptions& options, int world_size, int steps) {
       for (const Segment* s : m.all())
         if (s != &m.routed && s != &m.workspace) marks.push_back(s->high_water());
       w.high_water.push_back(marks);
+      w.routed.push_back(m.routed.high_water());
+      w.workspace.push_back(m.workspace.high_water());
+      for (Segment* s : m.all()) s->reset_high_water();
     }
   });
   return w;
 }
 
-void check_steady(const EngineOptions& options, int world) {
-  const int steps = 12;
+void check_steady(const EngineOptions& options, int world, int steps) {
   const Watched w = watch(options, world, steps);
   CHECK(w.counts.front() != w.counts.back());
   CHECK(w.allocations[0] > 0);  // the counter counts
@@ -69,6 +72,9 @@ void check_steady(const EngineOptions& options, int world) {
     INFO("step " << step << " on " << world << " ranks, pp " << options.mesh.pp << " ep " << options.mesh.ep << ' ' << name_of(options.storage));
     CHECK(w.allocations[step - 1] == 0);
     CHECK(w.high_water[step - 1] == w.high_water[0]);
+    const double ep = options.mesh.ep;  // alone, all rows are here whatever the routing; else at most all rows of the group instead of about one part in ep
+    CHECK(static_cast<double>(w.routed[step - 1]) <= (ep == 1 ? 1.0 : 1.25 * ep) * static_cast<double>(w.routed[0]));
+    CHECK(w.workspace[step - 1] <= 2 * w.workspace[1]);  // the first step also probes the BF16 product
   }
 }
 }  // namespace
@@ -81,11 +87,11 @@ TEST_CASE("After the first step a step allocates nothing", "[allocations]") {
       o.mesh = mesh;
       o.storage = type;
       o.max_sequence = 64;
-      check_steady(o, world);
+      check_steady(o, world, 12);
     }
   EngineOptions threaded;
   threaded.model = tiny_model();
   threaded.threads = 2;
   threaded.max_sequence = 64;
-  check_steady(threaded, 1);
+  check_steady(threaded, 1, 4);
 }

@@ -3,6 +3,8 @@
 #include <mutex>
 
 #include "kernels/base/error.h"
+#include "trainer/golden_case.h"
+#include "trainer/hf_config.h"
 #include "trainer/verify_golden.h"
 
 using namespace atoll;
@@ -86,4 +88,38 @@ TEST_CASE("A folder that cannot be run is an error, not a pass", "[golden]") {
     CHECK_THROWS_AS(verify(name, DType::kF64, 1, 1), Error);
   }
   CHECK_THROWS_AS(verify("train_v3_tiny", DType::kBF16, 1, 1), Error);
+}
+
+// The balance loss is a thousandth of the whole: its gradient is compared alone, as the difference of two passes.
+TEST_CASE("The gradient of the balance loss alone is the reference's", "[golden]") {
+  for (const char* name : {"mtp_tiny/depth1", "mtp_tiny/depth2"}) {
+    const std::string at = folder(name);
+    const SafetensorsFile weights(at + "/model.safetensors"), io(at + "/io.safetensors"), reference(at + "/grads_balance.safetensors");
+    const Tensor ids = io.tensor("input_ids"), labels = io.tensor("labels");
+    MicroBatch batch;
+    batch.clear();
+    for (int64_t b = 0, S = ids.dim[1]; b < ids.dim[0]; ++b) {
+      const std::vector<int32_t> x(ids.as<int64_t>() + b * S, ids.as<int64_t>() + (b + 1) * S), y(labels.as<int64_t>() + b * S, labels.as<int64_t>() + (b + 1) * S);
+      batch.add_sequence(x, y, {});
+    }
+    std::vector<MicroBatch> batches{batch};
+    const auto world = one_rank_world();
+    Engine engine(golden_engine_options(load_hf_config(at + "/config.json"), {}, ids.dim[1]), *world);
+    load_golden_weights(engine, weights);
+    const auto gradients = [&](double alpha) {
+      engine.accumulate_gradients(batches, {.mtp_lambda = 0.3, .balance_alpha = alpha});
+      engine.reduce_gradients();
+      std::map<std::string, std::vector<double>> grads;
+      for (const ShardedAdamW::Owned& o : engine.optimizer().owned()) grads[o.parameter->spec->name].assign(o.grad.as<double>(), o.grad.as<double>() + o.grad.size());
+      return grads;
+    };
+    const auto with = gradients(0.001), without = gradients(0.0);
+    CHECK(reference.entries().size() >= 4);
+    for (const SafetensorsEntry& entry : reference.entries()) {
+      Deviation d;
+      for (int64_t i = 0; i < entry.size(); ++i) d.add(with.at(entry.name)[i] - without.at(entry.name)[i], element(reference.tensor(entry.name), i));
+      INFO(name << ' ' << entry.name << ' ' << d.relative_max());
+      CHECK(d.relative_max() <= 2e-7);
+    }
+  }
 }
