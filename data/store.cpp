@@ -67,6 +67,12 @@ StoreInfo read_info(const std::string& folder) {
   }
 }
 
+int64_t i64_at(const MappedFile& file, int64_t index) {
+  int64_t value;
+  std::memcpy(&value, file.bytes().data() + 8 * static_cast<size_t>(index), 8);
+  return value;
+}
+
 void check_split(const TokenFile& file, const SplitInfo& split, const MappedFile& doc_bytes, const std::string& doc_bytes_path) {
   const auto differ = [&](const char* what, int64_t has, int64_t promised) {
     throw DataError(detail::concat(file.prefix(), ".idx: has ", has, " ", what, ", store.json says ", promised, kAgain));
@@ -75,12 +81,13 @@ void check_split(const TokenFile& file, const SplitInfo& split, const MappedFile
   if (file.num_documents() != split.documents) differ("documents", file.num_documents(), split.documents);
   if (doc_bytes.bytes().size() != 8 * static_cast<size_t>(split.documents))
     throw DataError(detail::concat(doc_bytes_path, ": ", doc_bytes.bytes().size(), " bytes, ", 8 * split.documents, " expected", kAgain));
-}
-
-int64_t i64_at(const MappedFile& file, int64_t index) {
-  int64_t value;
-  std::memcpy(&value, file.bytes().data() + 8 * static_cast<size_t>(index), 8);
-  return value;
+  int64_t sum = 0;
+  for (int64_t d = 0; d < split.documents; ++d) {
+    const int64_t bytes = i64_at(doc_bytes, d);
+    if (bytes < 0 || bytes > split.bytes - sum) throw DataError(detail::concat(doc_bytes_path, ": document ", d, " cannot have ", bytes, " bytes (", split.bytes, " in all)", kAgain));
+    sum += bytes;
+  }
+  if (sum != split.bytes) throw DataError(detail::concat(doc_bytes_path, ": adds up to ", sum, " bytes, store.json says ", split.bytes, kAgain));
 }
 
 void write_synced(const std::string& path, std::string_view bytes) {
