@@ -3,11 +3,14 @@
 #define OMPI_SKIP_MPICXX 1  // the C interface only
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <thread>
 
 #include "kernels/base/error.h"
 #include "kernels/base/handle.h"
@@ -18,6 +21,7 @@
 namespace atoll {
 namespace {
 constexpr int kCollectiveTag = kNumChannels;
+constexpr int kPollsBeforeSleep = 20, kSleepMicroseconds = 30;
 
 std::string mpi_text(int code) {
   char text[MPI_MAX_ERROR_STRING] = "";
@@ -49,7 +53,9 @@ int size_of(MPI_Comm comm) { int size = 0; check_mpi(MPI_Comm_size(comm, &size),
 
 class MpiCommunicator final : public Communicator {
  public:
-  MpiCommunicator(CommHandle comm, int64_t largest_message) : Communicator(rank_of(comm.get()), atoll::size_of(comm.get())), comm_(std::move(comm)), largest_(largest_message) {
+  // is_crowded: this host has more ranks than cores.
+  MpiCommunicator(CommHandle comm, int64_t largest_message, bool is_crowded)
+      : Communicator(rank_of(comm.get()), atoll::size_of(comm.get())), comm_(std::move(comm)), largest_(largest_message), is_crowded_(is_crowded) {
     check_mpi(MPI_Comm_set_errhandler(comm_.get(), MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", rank());
     constexpr size_t kOutstanding = 8;  // a pipeline's sends, rows and weights of a dispatch, a collective
     pool_.reserve(kOutstanding, this);
@@ -82,7 +88,7 @@ class MpiCommunicator final : public Communicator {
     ATOLL_CHECK(color >= 0, "split on rank ", rank(), ": color ", color, " is negative");
     MPI_Comm part = MPI_COMM_NULL;
     check_mpi(MPI_Comm_split(comm_.get(), color, key, &part), "MPI_Comm_split", rank());
-    return std::make_unique<MpiCommunicator>(CommHandle(part), largest_);
+    return std::make_unique<MpiCommunicator>(CommHandle(part), largest_, is_crowded_);
   }
   [[noreturn]] void abort(int exit_code) override { abort_job(exit_code); }
 
@@ -96,6 +102,7 @@ class MpiCommunicator final : public Communicator {
       parts.reserve(messages);
     }
     void wait() override {
+      if (owner->is_crowded_) return sleep_until_done();
       finish(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), statuses.data()), "MPI_Waitall");
     }
     bool test() override {
@@ -104,6 +111,12 @@ class MpiCommunicator final : public Communicator {
       if (code == MPI_SUCCESS && !done) return false;
       finish(code, "MPI_Testall");
       return true;
+    }
+    // A rank that spins takes the core from the rank it waits for. Open MPI's yielding is not enough: the scheduler hands spinners their full share.
+    void sleep_until_done() {
+      for (int polls = 0; polls < kPollsBeforeSleep; ++polls)
+        if (test()) return;
+      while (!test()) std::this_thread::sleep_for(std::chrono::microseconds(kSleepMicroseconds));
     }
     void recycle() noexcept override {
       // MPI may still touch the buffers of an unfinished request: it is never reused. The rank is about to abort the job.
@@ -153,6 +166,7 @@ class MpiCommunicator final : public Communicator {
 
   CommHandle comm_;
   int64_t largest_;
+  bool is_crowded_;
   RequestPool<Posted> pool_;
 };
 
@@ -197,7 +211,10 @@ std::unique_ptr<Communicator> mpi_world(int64_t largest_message) {
   if (!mpi_is_up()) return one_rank_world();
   MPI_Comm copy = MPI_COMM_NULL;
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup", rank_of(MPI_COMM_WORLD));
-  return std::make_unique<MpiCommunicator>(CommHandle(copy), largest_message);
+  MPI_Comm on_host = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &on_host), "MPI_Comm_split_type", -1);
+  const bool is_crowded = atoll::size_of(CommHandle(on_host).get()) > sysconf(_SC_NPROCESSORS_ONLN);
+  return std::make_unique<MpiCommunicator>(CommHandle(copy), largest_message, is_crowded);
 }
 
 MpiSession::MpiSession(int* argc, char*** argv) {
