@@ -75,13 +75,13 @@ std::string op_table(const Context& ctx) {
       out += fmt::format("  {:<30} {:>9} {:>9.3f} {:>5.1f}% {:>9}\n", name_of(static_cast<Op>(i)), s.calls, s.seconds, 100 * s.seconds / std::max(total, 1e-12),
                          s.flops > 0 ? fmt::format("{:.1f}", s.flops * 1e-9 / std::max(s.seconds, 1e-12)) : "");
   }
-  return out + memory_table(const_cast<Context&>(ctx));
+  return out;
 }
 
 std::string memory_table(Context& ctx) {
   std::string out = "memory by segment (rank 0, high-water marks):";
   for (Segment* s : ctx.memory.all()) out += fmt::format(" {} {};", s->name(), megabytes(s->high_water()));
-  out.back() = '\n';
+  out.pop_back();
   return out;
 }
 

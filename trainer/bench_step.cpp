@@ -59,7 +59,7 @@ std::string bench_step(const BenchStepOptions& o) {
                        "\"gemm_peak_gflops\": {:.1f}, \"peak_percent\": {:.1f}}}\n",
                        o.name, name_of(o.dtype), e.threads, best, median, tokens / best, gflops, peak, 100 * gflops / peak);
   return fmt::format("{}, {} x {} tokens, {}, {} threads: best {:.3f} s, median {:.3f} s, {:.0f} tok/s, {:.1f} GFLOP/s = {:.1f} % of the GEMM peak ({:.1f} GFLOP/s in this run)\n{}", o.name, o.batch,
-                     o.seq, name_of(o.dtype), e.threads, best, median, tokens / best, gflops, 100 * gflops / peak, peak, op_table(engine.ctx()));
+                     o.seq, name_of(o.dtype), e.threads, best, median, tokens / best, gflops, 100 * gflops / peak, peak, op_table(engine.ctx()) + memory_table(engine.ctx()) + "\n");
 }
 
 }  // namespace atoll

@@ -111,6 +111,7 @@ ExitCode Trainer::run() {
       metrics_->step(metrics);
       console_.step(metrics);
     }
+    if (position_.step == first_step + 1) say("after the first step, " + memory_table(engine_->ctx()));
     if (feed_->epoch(sequences_) != epoch) say(fmt::format("epoch {} of the training data begins after step {}", feed_->epoch(sequences_) + 1, position_.step));
     if (skipped_ > config_.train.nonfinite_budget) {
       say(fmt::format("stopped: {} updates were non-finite (train.nonfinite_budget = {}). Weights are those of the last finite update; the last checkpoint is untouched. Look at the data around "
@@ -130,7 +131,7 @@ ExitCode Trainer::run() {
   if (evaluated_step_ != position_.step) evaluate();
   if (saved_step_ != position_.step && !save()) return ExitCode::kFailed;
   say(fmt::format("done: {} steps, {} tokens; run folder {}", position_.step, with_thousands(position_.tokens), dir_));
-  say(op_table(engine_->ctx()));
+  say(op_table(engine_->ctx()) + memory_table(engine_->ctx()));
   return ExitCode::kDone;
 }
 
