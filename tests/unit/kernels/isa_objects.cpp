@@ -38,6 +38,7 @@ void check_object(const std::string& object, const std::string& isa) {
   int num_symbols = 0;
   for (const std::string& line : split(output_of("nm --demangle --defined-only --extern-only '" + object + "'"), '\n')) {
     if (line.find_first_not_of(" 0123456789abcdef:/") == std::string::npos) continue;
+    if (line.find(" V DW.ref.") != std::string::npos) continue;  // a pointer to the personality routine, no code; sanitizers bring it
     INFO(object << ": " << line);
     ++num_symbols;
     CHECK(line.find("::cpu::" + isa + "::") != std::string::npos);
