@@ -231,7 +231,7 @@ void add_train(std::vector<ConfigKey>& t) {
   t.push_back(real("train.adam.weight_decay", ATOLL_AT(train.adam.weight_decay), 0, kAnyReal, kMaths, "decoupled; on matrices, not on norm gains"));
   t.push_back(choice("train.adam.moments", ATOLL_AT(train.adam.moments),
                      std::vector<std::pair<std::string, DType>>{{"fp32", DType::kF32}, {"bf16", DType::kBF16}}, kMaths,
-                     "storage of both moments (fp64 under train.dtype fp64)"));
+                     "storage of both moments (fp32 is fp64 under train.dtype fp64)"));
   t.push_back(real("train.clip_norm", ATOLL_AT(train.clip_norm), 0, kAnyReal, kMay, "gradients are scaled down to this global norm; 0: never"));
   t.push_back(whole("train.nonfinite_budget", ATOLL_AT(train.nonfinite_budget), 0, kMax, kMay,
                     "updates that may be skipped for a non-finite loss or gradient before the run stops"));

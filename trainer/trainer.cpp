@@ -5,7 +5,6 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/log.h"
@@ -18,20 +17,6 @@ namespace atoll {
 namespace {
 namespace fs = std::filesystem;
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-std::string read_text(const fs::path& path) {
-  std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-void write_text(const fs::path& path, const std::string& text) {
-  const fs::path beside = path.string() + ".tmp";
-  std::ofstream out(beside);
-  out << text << std::flush;
-  if (!out) throw Error(beside.string() + ": cannot be written; is the disk full or the folder read-only?");
-  out.close();
-  fs::rename(beside, path);
-}
 }  // namespace
 
 EngineOptions engine_options(const RunConfig& c, int threads) {
@@ -75,7 +60,9 @@ void Trainer::say(const std::string& text) {
 ExitCode Trainer::run() {
   phase_ = "start";
   const Mesh mesh(world_.size(), config_.parallel.mesh);  // before anything is touched
-  open_run_folder();
+  phase_ = "opening the run folder";
+  folder_ = std::make_unique<RunDirectory>(world_, config_, resolved_);
+  log::set_file(fmt::format("{}/log/rank-{:05}.log", dir_, world_.rank()));
   phase_ = "opening the data";
   feed_ = std::make_unique<DataFeed>(config_);
   if (feed_->store().info().vocab_size > config_.model.vocab_size)
@@ -166,43 +153,19 @@ bool Trainer::must_stop() {
   return signal != 0;
 }
 
-void Trainer::open_run_folder() {
-  phase_ = "opening the run folder";
-  if (world_.rank() == 0) {
-    const bool is_used = fs::exists(dir_) && !fs::is_empty(dir_);
-    if (is_used && config_.train.resume == "never")
-      throw ConfigError(fmt::format("run folder {} exists and train.resume = never; nothing is ever overwritten: choose another run.name, move the folder away, or use train.resume=auto", dir_));
-    if (is_used && !fs::exists(dir_ + "/config.yaml"))
-      throw ConfigError(fmt::format("{} exists and is not a run folder of atoll (no config.yaml in it); choose another run.name or run.dir", dir_));
-    if (is_used && config_.train.resume == "auto") {
-      const std::vector<std::string> changes = forbidden_changes(read_text(dir_ + "/config.yaml"), config_);
-      if (!changes.empty()) {
-        std::string text = fmt::format("{} cannot go on with this configuration ({} forbidden change{}):", dir_, changes.size(), changes.size() == 1 ? "" : "s");
-        for (const std::string& c : changes) text += "\n  " + c;
-        throw ConfigError(text + "\nuse the old values, or start a new run with another run.name");
-      }
-    }
-    std::error_code error;
-    fs::create_directories(dir_ + "/log", error);
-    if (!error) fs::create_directories(dir_ + "/checkpoints", error);
-    if (error) throw ConfigError(fmt::format("run folder {} cannot be created: {}; choose another run.dir", dir_, error.message()));
-    write_text(dir_ + "/config.yaml", resolved_);
-  }
-  world_.barrier();
-  log::set_file(fmt::format("{}/log/rank-{:05}.log", dir_, world_.rank()));
-}
-
 void Trainer::resume_or_initialize() {
   phase_ = "loading a checkpoint";
-  const bool by_path = config_.train.resume != "auto" && config_.train.resume != "never";
+  const bool is_path = config_.train.resume != "auto" && config_.train.resume != "never", by_path = is_path && !folder_->has_checkpoint();
   std::optional<CheckpointReader> reader;
+  if (is_path && !by_path) say(fmt::format("train.resume = {} is passed over: {} has checkpoints of its own, and goes on from them", config_.train.resume, dir_));
   if (by_path)
     reader.emplace(CheckpointReader::open(world_, config_.train.resume));
-  else if (config_.train.resume == "auto")
+  else if (config_.train.resume != "never")
     reader = CheckpointReader::open_newest(world_, dir_);
   if (!reader) {
     phase_ = "initialising weights";
     engine_->initialize();
+    folder_->replace_config();
     if (world_.rank() == 0) metrics_ = std::make_unique<MetricsFile>(dir_ + "/metrics.jsonl", fs::exists(dir_ + "/metrics.jsonl"), Position{});
     return;
   }
@@ -217,6 +180,7 @@ void Trainer::resume_or_initialize() {
                                 meta.data_fingerprint, feed_->fingerprint()));
   std::vector<ShardView> shards = engine_shards(*engine_);
   reader->load(shards);
+  folder_->replace_config();  // every check has passed
   engine_->publish_weights();
   position_ = {meta.step, meta.tokens};
   sequences_ = meta.sequences;

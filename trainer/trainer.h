@@ -11,6 +11,7 @@
 #include "trainer/evaluation.h"
 #include "trainer/metrics.h"
 #include "trainer/run_config.h"
+#include "trainer/run_directory.h"
 
 namespace atoll {
 
@@ -27,7 +28,6 @@ class Trainer {
   ExitCode run();
 
  private:
-  void open_run_folder();
   void resume_or_initialize();
   void print_banner();
   const StepResult& one_step(StepMetrics& metrics);
@@ -42,6 +42,7 @@ class Trainer {
   const std::atomic<int>& stop_signal_;
   std::string& phase_;
   std::string dir_, resolved_;
+  std::unique_ptr<RunDirectory> folder_;
   std::unique_ptr<DataFeed> feed_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<MetricsFile> metrics_;  // rank 0
