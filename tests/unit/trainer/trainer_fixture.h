@@ -18,10 +18,10 @@
 
 namespace atoll::test {
 
-inline void make_store(const std::string& folder) {
+inline void make_store(const std::string& folder, int documents = 60) {
   const Tokenizer tokenizer = train_tokenizer(sample_texts(40), {.vocab_size = 400});
   StoreWriter writer(folder, tokenizer);
-  for (int i = 0; i < 60; ++i) {
+  for (int i = 0; i < documents; ++i) {
     const std::string text = sample_text(static_cast<uint64_t>(i), 60);
     writer.add_document(i % 5 == 4, tokenizer.encode(text), static_cast<int64_t>(text.size()));
   }

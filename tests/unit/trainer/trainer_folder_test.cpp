@@ -115,3 +115,16 @@ TEST_CASE("One job at a time works in a run folder, and every rank of the second
   const auto alone = one_rank_world();
   CHECK_NOTHROW(RunDirectory(*alone, config, resolved_yaml(config), 0.0));
 }
+
+TEST_CASE("A moved store is the same store, another store is refused", "[trainer]") {
+  TempDir dir, stores;
+  REQUIRE(run_alone(tiny_run(dir.path(), {"train.steps=1"})).code == 0);
+  fs::copy(sample_store(), stores.path() + "/moved");
+  CHECK(run_alone(tiny_run(dir.path(), {"train.steps=2", "data.store=" + stores.path() + "/moved"})).code == 0);
+  make_store(stores.path() + "/other", 61);
+  const std::string config = text_of(dir.path() + "/run/config.yaml");
+  const RunOutcome other = run_alone(tiny_run(dir.path(), {"train.steps=3", "data.store=" + stores.path() + "/other"}));
+  CHECK(other.code == 65);
+  CHECK_THAT(other.error, Contains("is not what") && Contains("was trained on"));
+  CHECK(text_of(dir.path() + "/run/config.yaml") == config);
+}
