@@ -1,11 +1,15 @@
 #include "trainer/metrics.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/log.h"
@@ -67,14 +71,50 @@ void StepConsole::finish() {
   is_open_ = false;
 }
 
-MetricsFile::MetricsFile(const std::string& path, bool is_resumed, const Position& from) : out_(path, std::ios::app) {
-  if (!out_) throw Error(path + ": cannot be opened for writing");
+MetricsFile::MetricsFile(const std::string& path, bool is_resumed, const Position& from) : path_(path), fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) throw DataError(path + ": cannot be opened for writing: " + std::strerror(errno));
+  char last = '\n';
+  const off_t size = ::lseek(fd_, 0, SEEK_END);
+  is_torn_ = size > 0 && ::pread(fd_, &last, 1, size - 1) == 1 && last != '\n';  // a line that a crash or a full disk cut off
   if (is_resumed) event("resume", from, "later lines of earlier attempts are superseded");
 }
 
+MetricsFile::~MetricsFile() { ::close(fd_); }
+
 void MetricsFile::write(const std::string& line) {
-  out_ << line + "\n" << std::flush;
-  if (!out_) throw Error("metrics.jsonl cannot be written: is the disk full?");
+  std::string text = is_torn_ ? "\n" : "";
+  if (num_lost_in_a_row_ > 0) text += nlohmann::ordered_json{{"event", "lines lost"}, {"lines", num_lost_in_a_row_}}.dump() + "\n";
+  text += line + "\n";
+  size_t done = 0;
+  int error = 0;
+  while (done < text.size() && error == 0) {
+    const ssize_t n = ::write(fd_, text.data() + done, text.size() - done);
+    if (n > 0) done += static_cast<size_t>(n);
+    else if (n == 0) error = ENOSPC;
+    else if (errno != EINTR) error = errno;
+  }
+  if (done > 0) is_torn_ = text[done - 1] != '\n';
+  if (error == 0) {
+    if (num_lost_in_a_row_ > 0) log::warn(fmt::format("{}: written again; {} lines were lost", path_, num_lost_in_a_row_));
+    num_lost_in_a_row_ = 0;
+    return;
+  }
+  if (num_lost_in_a_row_ == 0) log::warn(fmt::format("{}: cannot be written: {}; training goes on, lines are lost until it can", path_, std::strerror(error)));
+  ++num_lost_;
+  ++num_lost_in_a_row_;
+}
+
+bool was_evaluated(const std::string& path, int64_t step) {
+  std::ifstream in(path);
+  bool is_evaluated = false;
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind("{\"event\":", 0) != 0) continue;  // steps are many
+    const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
+    if (j.is_discarded() || !j.contains("step") || !j["step"].is_number_integer() || !j["event"].is_string()) continue;
+    if (j["event"] == "evaluation" && j["step"] == step) is_evaluated = true;
+    if (j["event"] == "resume" && j["step"] < step) is_evaluated = false;  // another branch
+  }
+  return is_evaluated;
 }
 
 void MetricsFile::step(const StepMetrics& m) {

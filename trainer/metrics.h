@@ -2,8 +2,8 @@
 // Policy: losses are also written as hex floats, so that "bit for bit" can be read off the file.
 #pragma once
 #include <cstdint>
-#include <fstream>
 #include <string>
+#include <vector>
 
 #include "trainer/engine.h"
 #include "trainer/schedules.h"
@@ -37,17 +37,27 @@ class StepConsole {
   bool is_terminal_, is_open_ = false;
 };
 
+// A disk that is full loses lines, never the run: it is said once, counted, and each later line tries again.
 class MetricsFile {
  public:
   // Appends to an existing file. On resume, lines of later steps are superseded: a {"event":"resume"} line says from where; readers take a step's last line.
   MetricsFile(const std::string& path, bool is_resumed, const Position& from);
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
   void step(const StepMetrics& m);
   void evaluation(const Position& at, double nats_per_token, double bits_per_byte, const std::vector<double>& mtp);
   void event(const std::string& name, const Position& at, const std::string& text);
+  int64_t num_lost() const { return num_lost_; }  // lines that were not written, so far
 
  private:
   void write(const std::string& line);
-  std::ofstream out_;
+  std::string path_;
+  int fd_ = -1;
+  int64_t num_lost_ = 0, num_lost_in_a_row_ = 0;
+  bool is_torn_ = false;  // the file does not end with a whole line
 };
+
+// Whether the file says that this step was evaluated, and no later resume took that back.
+bool was_evaluated(const std::string& path, int64_t step);
 
 }  // namespace atoll

@@ -12,6 +12,7 @@
 #include "model/flops.h"
 #include "trainer/banner.h"
 #include "trainer/checkpoint.h"
+#include "trainer/checkpoint_agree.h"
 
 namespace atoll {
 namespace {
@@ -85,6 +86,7 @@ ExitCode Trainer::run() {
   metrics.total_steps = total;
   double started = now();
   const int64_t first_step = position_.step;
+  if (!ends_now() && saved_step_ == position_.step && is_evaluation_due()) evaluate();  // saved, then stopped before its evaluation
   while (!ends_now()) {
     const int64_t epoch = feed_->epoch(sequences_);
     const StepResult& result = one_step(metrics);
@@ -106,17 +108,26 @@ ExitCode Trainer::run() {
                       skipped_, config_.train.nonfinite_budget, position_.step));
       return ExitCode::kNoRestart;
     }
-    if (config_.eval.every > 0 && position_.step % config_.eval.every == 0) evaluate();
-    if (must_stop()) {
-      const bool ok = save();
-      say(ok ? fmt::format("stopped on a signal after step {}; go on with the same command", position_.step) : "stopped on a signal, but the checkpoint could not be saved");
-      return ok ? ExitCode::kSaved : ExitCode::kFailed;
+    if (must_stop()) return save_and_stop();
+    const bool is_due = config_.checkpoint.every > 0 && position_.step % config_.checkpoint.every == 0;
+    if (is_due && !result.applied) say(fmt::format("step {} was skipped: no checkpoint, so that good ones stay", position_.step));
+    if (is_due && result.applied) {
+      const Saved saved = save();
+      if (saved == Saved::kPoisoned) return stop_poisoned();
+      if (saved == Saved::kFailed) say("training goes on without this checkpoint");
     }
-    if (config_.checkpoint.every > 0 && position_.step % config_.checkpoint.every == 0) save();
+    if (is_evaluation_due()) evaluate();
   }
   if (world_.rank() == 0) console_.finish();
+  if (saved_step_ != position_.step) {
+    const Saved saved = save();
+    if (saved == Saved::kPoisoned) return stop_poisoned();
+    if (saved == Saved::kFailed) {
+      say("all steps are done, but the last checkpoint could not be saved; make room, then start the same command again: it goes on from the checkpoint before");
+      return ExitCode::kData;
+    }
+  }
   if (evaluated_step_ != position_.step) evaluate();
-  if (saved_step_ != position_.step && !save()) return ExitCode::kFailed;
   say(fmt::format("done: {} steps, {} tokens; run folder {}", position_.step, with_thousands(position_.tokens), dir_));
   say(op_table(engine_->ctx()) + memory_table(engine_->ctx()));
   return ExitCode::kDone;
@@ -147,6 +158,8 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
   m.result = &result;
   return result;
 }
+
+bool Trainer::is_evaluation_due() const { return config_.eval.every > 0 && position_.step % config_.eval.every == 0 && evaluated_step_ != position_.step; }
 
 bool Trainer::must_stop() {
   const int64_t signal = world_.max(stop_signal_.load());
@@ -191,13 +204,32 @@ void Trainer::resume_or_initialize() {
   if (config_.train.bf16_gemm == Bf16Gemm::kAuto && config_.train.dtype == DType::kBF16) engine_->ctx().bf16_gemm = static_cast<Bf16Gemm>(extra.at("bf16_gemm").get<int>());
   saved_step_ = by_path ? -1 : position_.step;
   is_resumed_ = true;
+  int64_t is_evaluated = world_.rank() == 0 && was_evaluated(dir_ + "/metrics.jsonl", position_.step);
+  world_.broadcast(&is_evaluated, sizeof is_evaluated, 0);
+  if (is_evaluated) evaluated_step_ = position_.step;
   if (world_.rank() == 0) metrics_ = std::make_unique<MetricsFile>(dir_ + "/metrics.jsonl", true, position_);
   for (const std::string& skipped : reader->skipped()) say("checkpoint passed over: " + skipped);
   say(fmt::format("resumed from {} (step {}, {} tokens; saved on {})", reader->directory(), position_.step, with_thousands(position_.tokens), meta.mesh));
 }
 
-bool Trainer::save() {
+ExitCode Trainer::save_and_stop() {
+  const Saved saved = save();
+  if (saved == Saved::kPoisoned) return stop_poisoned();
+  say(saved == Saved::kYes ? fmt::format("stopped on a signal after step {}; go on with the same command", position_.step) : "stopped on a signal, but the checkpoint could not be saved");
+  return saved == Saved::kYes ? ExitCode::kSaved : ExitCode::kData;
+}
+
+ExitCode Trainer::stop_poisoned() {
+  say(fmt::format("stopped: after step {} the state is not finite ({}), though every gradient that was applied was. It is not saved, earlier checkpoints are untouched. Lower train.lr.max, and go on with "
+                  "the same command",
+                  position_.step, poison_));
+  return ExitCode::kNoRestart;
+}
+
+Trainer::Saved Trainer::save() {
   phase_ = fmt::format("saving step {}", position_.step);
+  poison_ = errors_of_all(&world_, engine_->nonfinite_state());
+  if (!poison_.empty()) return Saved::kPoisoned;
   CheckpointMeta meta;
   meta.step = position_.step;
   meta.tokens = position_.tokens;
@@ -213,15 +245,15 @@ bool Trainer::save() {
   const SaveResult r = CheckpointWriter().save(world_, dir_, meta, shards, attached, static_cast<int>(config_.checkpoint.keep_last));
   if (!r.ok) {
     ++failed_saves_;
-    if (world_.rank() == 0) log::error(fmt::format("checkpoint of step {} failed ({} so far): {}; training goes on, the previous checkpoint is untouched", position_.step, failed_saves_, r.error));
+    if (world_.rank() == 0) log::error(fmt::format("checkpoint of step {} failed ({} so far): {}; earlier checkpoints are untouched", position_.step, failed_saves_, r.error));
     if (metrics_) metrics_->event("checkpoint failed", position_, r.error);
-    return false;
+    return Saved::kFailed;
   }
   saved_step_ = position_.step;
   if (!r.warning.empty() && world_.rank() == 0) log::warn(r.warning);
   say(fmt::format("checkpoint {} ({:.1f} MB in {:.2f} s)", r.directory, static_cast<double>(r.bytes) * 1e-6, r.seconds));
   if (metrics_) metrics_->event("checkpoint", position_, r.directory);
-  return true;
+  return Saved::kYes;
 }
 
 void Trainer::evaluate() {

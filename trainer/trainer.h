@@ -31,8 +31,12 @@ class Trainer {
   void resume_or_initialize();
   void print_banner();
   const StepResult& one_step(StepMetrics& metrics);
-  bool save();  // false: it failed, training goes on
+  enum class Saved { kYes, kFailed, kPoisoned };
+  Saved save();  // kFailed: training goes on; kPoisoned: the state is not finite and never will be
+  ExitCode save_and_stop();
+  ExitCode stop_poisoned();
   void evaluate();
+  bool is_evaluation_due() const;  // of the step that was just finished; a save of it comes first
   bool must_stop();
   void say(const std::string& text);
 
@@ -41,7 +45,7 @@ class Trainer {
   HostInfo host_;
   const std::atomic<int>& stop_signal_;
   std::string& phase_;
-  std::string dir_, resolved_;
+  std::string dir_, resolved_, poison_;  // poison_: which tensor is not finite
   std::unique_ptr<RunDirectory> folder_;
   std::unique_ptr<DataFeed> feed_;
   std::unique_ptr<Engine> engine_;
