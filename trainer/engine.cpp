@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 
+#include "kernels/cpu/gemm.h"
 #include "kernels/ops.h"
 
 namespace atoll {
@@ -32,7 +33,8 @@ Bf16Gemm choose_bf16_gemm(Context& ctx, Communicator& world) {
   }
   Bf16Gemm choice = measured->first;
   world.broadcast(&choice, sizeof choice, 0);
-  return choice;
+  const bool is_everywhere = world.max(cpu::has_native_bf16_gemm() ? 0 : 1) == 0;  // hosts may differ
+  return is_everywhere ? choice : Bf16Gemm::kWiden;
 }
 
 bool is_finite(Context& ctx, const Tensor& t) {

@@ -1,13 +1,14 @@
+// The run itself: steps, saves, evaluations, signals. How it begins: trainer_start.cpp.
 #include "trainer/trainer.h"
 
 #include <fmt/format.h>
 
 #include <chrono>
 #include <csignal>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/log.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/ops.h"
 #include "model/flops.h"
 #include "trainer/banner.h"
@@ -16,47 +17,15 @@
 
 namespace atoll {
 namespace {
-namespace fs = std::filesystem;
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 }  // namespace
 
-EngineOptions engine_options(const RunConfig& c, int threads) {
-  EngineOptions o;
-  o.model = c.model;
-  o.mesh = c.parallel.mesh;
-  o.storage = c.train.dtype;
-  o.moments = c.train.adam.moments;
-  o.schedule = c.parallel.schedule;
-  o.stage_layers.assign(c.parallel.stage_layers.begin(), c.parallel.stage_layers.end());
-  o.threads = threads;
-  o.max_sequence = c.data.seq_len;
-  o.seed = c.train.seed;
-  o.adamw = {c.train.adam.beta1, c.train.adam.beta2, c.train.adam.eps, c.train.adam.weight_decay};
-  o.memory = c.memory.bounds();
-  o.bf16_gemm = c.train.bf16_gemm;
-  return o;
-}
-
-std::vector<ShardView> engine_shards(Engine& engine) {
-  std::vector<ShardView> shards;
-  for (const ShardedAdamW::Owned& o : engine.optimizer().owned()) {
-    const ParameterSpec& s = *o.parameter->spec;
-    const std::pair<const char*, Tensor> parts[] = {{"master", o.master}, {"exp_avg", o.m}, {"exp_avg_sq", o.v}};
-    for (const auto& [kind, t] : parts)
-      shards.push_back({s.name, kind, t.dtype, s.rows, s.is_vector ? 1 : s.cols, s.is_vector, o.rows.begin, o.rows.size(), t.data});
-  }
-  for (const ParameterStore::Bias& b : engine.parameters().router_biases())
-    shards.push_back({b.name, "bias", b.value.dtype, b.value.size(), 1, true, 0, b.value.size(), b.value.data});
-  return shards;
-}
-
 Trainer::Trainer(const RunConfig& config, Communicator& world, const HostInfo& host, const std::atomic<int>& stop_signal, std::string& phase)
-    : config_(config), world_(world), host_(host), stop_signal_(stop_signal), phase_(phase), dir_(config.run.path()), resolved_(resolved_yaml(config)), console_(config.log.every) {}
+    : config_(config), world_(world), host_(host), stop_signal_(stop_signal), phase_(phase), dir_(config.run.path()), resolved_(resolved_yaml(config)), console_(config.log.every, world.rank() == 0) {}
 Trainer::~Trainer() = default;
 
-void Trainer::say(const std::string& text) {
-  if (world_.rank() == 0) console_.message(text);
-}
+void Trainer::say(const std::string& text) { console_.message(text); }
+void Trainer::warn(const std::string& text) { console_.warning(text); }
 
 ExitCode Trainer::run() {
   phase_ = "start";
@@ -71,6 +40,8 @@ ExitCode Trainer::run() {
                                   config_.data.store, feed_->store().info().vocab_size));
   phase_ = "building the model";
   const int threads = config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : std::max(1, host_.cores / host_.ranks_on_host);
+  has_native_bf16_ = world_.max(cpu::has_native_bf16_gemm() ? 0 : 1) == 0;
+  choose_bf16_gemm(config_.train, Bf16Gemm::kAuto, has_native_bf16_);
   engine_ = std::make_unique<Engine>(engine_options(config_, threads), world_);
   resume_or_initialize();
   phase_ = "measuring the GEMM peak";
@@ -92,14 +63,13 @@ ExitCode Trainer::run() {
     const StepResult& result = one_step(metrics);
     if (!result.applied) {
       ++skipped_;
-      log::warn(fmt::format("step {}: {}; the update is skipped on every rank ({} of {} allowed)", position_.step, result.reason, skipped_, config_.train.nonfinite_budget));
+      warn(fmt::format("step {}: {}; the update is skipped on every rank ({} of {} allowed)", position_.step, result.reason, skipped_, config_.train.nonfinite_budget));
     }
     metrics.skipped = skipped_;
     metrics.eta_seconds = (now() - started) / static_cast<double>(position_.step - first_step) * static_cast<double>(total - position_.step);
-    if (world_.rank() == 0) {
-      metrics_->step(metrics);
-      console_.step(metrics);
-    }
+    if (metrics_) metrics_->step(metrics);
+    console_.step(metrics);
+    log::flush();
     if (position_.step == first_step + 1) say("after the first step, " + memory_table(engine_->ctx()));
     if (feed_->epoch(sequences_) != epoch) say(fmt::format("epoch {} of the training data begins after step {}", feed_->epoch(sequences_) + 1, position_.step));
     if (skipped_ > config_.train.nonfinite_budget) {
@@ -118,7 +88,7 @@ ExitCode Trainer::run() {
     }
     if (is_evaluation_due()) evaluate();
   }
-  if (world_.rank() == 0) console_.finish();
+  console_.finish();
   if (saved_step_ != position_.step) {
     const Saved saved = save();
     if (saved == Saved::kPoisoned) return stop_poisoned();
@@ -166,52 +136,6 @@ bool Trainer::must_stop() {
   return signal != 0;
 }
 
-void Trainer::resume_or_initialize() {
-  phase_ = "loading a checkpoint";
-  const bool is_path = config_.train.resume != "auto" && config_.train.resume != "never", by_path = is_path && !folder_->has_checkpoint();
-  std::optional<CheckpointReader> reader;
-  if (is_path && !by_path) say(fmt::format("train.resume = {} is passed over: {} has checkpoints of its own, and goes on from them", config_.train.resume, dir_));
-  if (by_path)
-    reader.emplace(CheckpointReader::open(world_, config_.train.resume));
-  else if (config_.train.resume != "never")
-    reader = CheckpointReader::open_newest(world_, dir_);
-  if (!reader) {
-    phase_ = "initialising weights";
-    engine_->initialize();
-    folder_->replace_config();
-    if (world_.rank() == 0) metrics_ = std::make_unique<MetricsFile>(dir_ + "/metrics.jsonl", fs::exists(dir_ + "/metrics.jsonl"), Position{});
-    return;
-  }
-  const CheckpointMeta& meta = reader->meta();
-  if (const std::vector<std::string> changes = forbidden_changes(meta.resolved_config_yaml, config_); !changes.empty()) {
-    std::string text = reader->directory() + " was saved with another configuration:";
-    for (const std::string& c : changes) text += "\n  " + c;
-    throw ConfigError(text);
-  }
-  if (meta.data_fingerprint != feed_->fingerprint())
-    throw DataError(fmt::format("the data of {} is not what {} was trained on (fingerprint {} there, {} here); point data.store at the same store", config_.data.store, reader->directory(),
-                                meta.data_fingerprint, feed_->fingerprint()));
-  std::vector<ShardView> shards = engine_shards(*engine_);
-  reader->load(shards);
-  folder_->replace_config();  // every check has passed
-  engine_->publish_weights();
-  position_ = {meta.step, meta.tokens};
-  sequences_ = meta.sequences;
-  const nlohmann::json extra = nlohmann::json::parse(meta.extra_json);
-  updates_ = extra.at("updates").get<int64_t>();
-  skipped_ = extra.at("skipped").get<int64_t>();
-  // The way BF16 operands are multiplied decides bits: what the run began with stays, unless the configuration names one.
-  if (config_.train.bf16_gemm == Bf16Gemm::kAuto && config_.train.dtype == DType::kBF16) engine_->ctx().bf16_gemm = static_cast<Bf16Gemm>(extra.at("bf16_gemm").get<int>());
-  saved_step_ = by_path ? -1 : position_.step;
-  is_resumed_ = true;
-  int64_t is_evaluated = world_.rank() == 0 && was_evaluated(dir_ + "/metrics.jsonl", position_.step);
-  world_.broadcast(&is_evaluated, sizeof is_evaluated, 0);
-  if (is_evaluated) evaluated_step_ = position_.step;
-  if (world_.rank() == 0) metrics_ = std::make_unique<MetricsFile>(dir_ + "/metrics.jsonl", true, position_);
-  for (const std::string& skipped : reader->skipped()) say("checkpoint passed over: " + skipped);
-  say(fmt::format("resumed from {} (step {}, {} tokens; saved on {})", reader->directory(), position_.step, with_thousands(position_.tokens), meta.mesh));
-}
-
 ExitCode Trainer::save_and_stop() {
   const Saved saved = save();
   if (saved == Saved::kPoisoned) return stop_poisoned();
@@ -245,12 +169,12 @@ Trainer::Saved Trainer::save() {
   const SaveResult r = CheckpointWriter().save(world_, dir_, meta, shards, attached, static_cast<int>(config_.checkpoint.keep_last));
   if (!r.ok) {
     ++failed_saves_;
-    if (world_.rank() == 0) log::error(fmt::format("checkpoint of step {} failed ({} so far): {}; earlier checkpoints are untouched", position_.step, failed_saves_, r.error));
+    console_.error(fmt::format("checkpoint of step {} failed ({} so far): {}; earlier checkpoints are untouched", position_.step, failed_saves_, r.error));
     if (metrics_) metrics_->event("checkpoint failed", position_, r.error);
     return Saved::kFailed;
   }
   saved_step_ = position_.step;
-  if (!r.warning.empty() && world_.rank() == 0) log::warn(r.warning);
+  if (!r.warning.empty()) warn(r.warning);
   say(fmt::format("checkpoint {} ({:.1f} MB in {:.2f} s)", r.directory, static_cast<double>(r.bytes) * 1e-6, r.seconds));
   if (metrics_) metrics_->event("checkpoint", position_, r.directory);
   return Saved::kYes;
@@ -264,12 +188,6 @@ void Trainer::evaluate() {
   evaluated_step_ = position_.step;
   say(fmt::format("held-out after step {}: loss {:.4f} nats/token, {:.4f} bits/byte ({} tokens)", position_.step, loss.nats_per_token, loss.bits_per_byte, with_thousands(loss.labels)));
   if (metrics_) metrics_->evaluation(position_, loss.nats_per_token, loss.bits_per_byte, loss.mtp_nats_per_token);
-}
-
-void Trainer::print_banner() {
-  const std::string text = banner(config_, *engine_, host_, gemm_peak_, feed_->store().info().train.tokens, is_resumed_ ? position_.step : 0);  // collective
-  say("configuration:\n" + resolved_);
-  say(text);
 }
 
 }  // namespace atoll
