@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
@@ -75,8 +76,9 @@ void add_train(CLI::App& app, Command& chosen) {
       std::signal(SIGUSR1, on_signal);
       std::signal(SIGTERM, on_signal);
       std::signal(SIGINT, on_signal);
-      log::set_console_level(config.log.level == "debug" ? log::Level::kDebug : config.log.level == "warn" ? log::Level::kWarn : config.log.level == "error" ? log::Level::kError : log::Level::kInfo);
       log::set_rank(session.rank(), session.world());
+      const log::Level level = config.log.level == "debug" ? log::Level::kDebug : config.log.level == "warn" ? log::Level::kWarn : config.log.level == "error" ? log::Level::kError : log::Level::kInfo;
+      log::set_console_level(session.rank() == 0 ? level : std::max(level, log::Level::kWarn));  // after set_rank, which sets one too; the others speak of trouble alone
       phase = "start";
       const std::unique_ptr<Communicator> world = mpi_world();
       Trainer trainer(config, *world, look_at_host(session), stop_signal, phase);

@@ -51,7 +51,7 @@ std::string banner(const RunConfig& c, Engine& engine, const HostInfo& host, dou
                        l.last ? (c.model.num_nextn_predict_layers > 0 ? ", MTP, head" : ", head") : "", with_thousands(l.parameters), megabytes(l.weights), megabytes(l.grads),
                        megabytes(l.optimizer));
   }
-  const int64_t wanted = c.total_steps() * batch * c.data.seq_len;
+  const int64_t wanted = c.batch().after(c.total_steps()).tokens;
   out += fmt::format("data: {} training tokens in {}; the run feeds about {} ({:.2f} epochs)\n", with_thousands(store_tokens), c.data.store, with_thousands(wanted),
                      store_tokens > 0 ? static_cast<double>(wanted) / static_cast<double>(store_tokens) : 0.0);
   const GemmProbe& p = engine.ctx().probe;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/base/error.h"
 #include "parallel/communicator.h"
 
 namespace atoll {
@@ -24,6 +25,27 @@ std::string error_of(Body&& body) {
     const std::string what = error.what();
     return what.empty() ? "unknown error" : what;
   }
+}
+
+// Collective. Runs `body` on rank 0 alone; what it throws, every rank throws, with the same text and exit code.
+template <class Body>
+void on_rank_0(Communicator& world, Body&& body) {
+  int64_t code = 0;
+  std::string what;
+  if (world.rank() == 0) {
+    try {
+      body();
+    } catch (const Error& error) {
+      code = static_cast<int64_t>(error.code());
+      what = error.what();
+    } catch (const std::exception& error) {
+      code = static_cast<int64_t>(ExitCode::kFailed);
+      what = error.what();
+    }
+  }
+  world.broadcast(&code, sizeof code, 0);
+  what = broadcast_text(&world, what);
+  if (code != 0) throw Error(what, static_cast<ExitCode>(code));
 }
 
 }  // namespace atoll

@@ -23,7 +23,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-[[noreturn]] void fail(const std::string& path, const char* what) { throw Error(path + ": " + what + ": " + std::strerror(errno)); }
+// A full disk is the user's to mend (exit 65), as bad data is.
+[[noreturn]] void fail(const std::string& path, const char* what) {
+  const int error = errno;
+  throw Error(path + ": " + what + ": " + std::strerror(error), error == ENOSPC || error == EDQUOT ? ExitCode::kData : ExitCode::kFailed);
+}
 
 class File {
  public:
@@ -139,7 +143,7 @@ std::string read_text(const std::string& path, int64_t max_bytes) {
 void make_dirs(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) throw Error(path + ": cannot be created: " + error.message());
+  if (error) throw Error(path + ": cannot be created: " + error.message(), error == std::errc::no_space_on_device ? ExitCode::kData : ExitCode::kFailed);
 }
 
 int64_t free_bytes(const std::string& dir) {

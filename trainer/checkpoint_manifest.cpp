@@ -164,6 +164,7 @@ std::string Manifest::to_json() const {
   Json json = {{"format", "atoll checkpoint"}, {"format_version", kFormatVersion}, {"step", meta.step}, {"tokens", meta.tokens}, {"sequences", meta.sequences}};
   json["saved_at"] = saved_at;
   json["previous"] = previous;
+  json["previous_hash"] = previous_hash;
   json["mesh"] = meta.mesh;
   json["data_fingerprint"] = meta.data_fingerprint;
   json["config_hash"] = config_hash;
@@ -195,6 +196,7 @@ Manifest Manifest::parse(const std::string& source) {
   manifest.meta.extra_json = member(json, "extra").dump();
   manifest.config_hash = hash_text(json, "config_hash");
   manifest.previous = text(json, "previous");
+  if (json.contains("previous_hash")) manifest.previous_hash = text(json, "previous_hash");  // the first checkpoints had none
   manifest.saved_at = text(json, "saved_at");
   for (const Json& file : array(json, "files")) manifest.files.push_back(file_of(file));
   for (const Json& tensor : array(json, "tensors")) manifest.tensors.push_back(tensor_of(tensor, 0));

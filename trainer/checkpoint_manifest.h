@@ -42,6 +42,7 @@ struct Manifest {
   CheckpointMeta meta;
   std::string config_hash;  // xxh3-128 of resolved_config_yaml
   std::string previous;     // what LATEST named when this one was saved; "" at first
+  std::string previous_hash;  // xxh3-128 of that one's manifest.json: a step that was saved again after the run went back has another; "" if it was unreadable
   std::string saved_at;     // UTC, for people
   std::vector<ManifestFile> files;
   std::vector<ManifestTensor> tensors;  // by (kind, name)

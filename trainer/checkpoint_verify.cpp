@@ -33,6 +33,12 @@ std::string read_checked_text(const std::string& dir) {
 
 Manifest read_manifest(const std::string& checkpoint_dir) { return Manifest::parse(read_checked_text(checkpoint_dir)); }
 
+std::string manifest_hash(const std::string& checkpoint_dir) {
+  std::string hash;
+  error_of([&] { hash = hash_of(read_text(checkpoint_dir + "/" + kManifestName, kMaxManifestBytes)); });
+  return hash;
+}
+
 void verify_file(const std::string& checkpoint_dir, const ManifestFile& file) {
   const std::string path = checkpoint_dir + "/" + file.name;
   struct stat status {};
@@ -62,10 +68,14 @@ std::vector<std::string> names_to_try(const std::string& root) {
   std::vector<std::string> names = checkpoint_names(root);
   const auto latest_step = step_of(latest);
   if (!latest_step || std::find(names.begin(), names.end(), latest) == names.end()) return names;
+  const std::string latest_hash = manifest_hash(root + "/" + latest);
   const auto urgency = [&](const std::string& name) {
     if (*step_of(name) <= *latest_step) return 1;
     int urgency = 2;
-    error_of([&] { if (read_manifest(root + "/" + name).previous == latest) urgency = 0; });  // an unreadable one is no successor
+    error_of([&] {  // an unreadable one is no successor
+      const Manifest manifest = read_manifest(root + "/" + name);
+      if (manifest.previous == latest && !latest_hash.empty() && manifest.previous_hash == latest_hash) urgency = 0;
+    });
     return urgency;
   };
   std::vector<std::pair<int, std::string>> order;

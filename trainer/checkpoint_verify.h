@@ -10,6 +10,7 @@ namespace atoll {
 
 // manifest.json and CHECKSUMS of the folder; DataError that says what is wrong.
 Manifest read_manifest(const std::string& checkpoint_dir);
+std::string manifest_hash(const std::string& checkpoint_dir);  // of manifest.json as it lies there; "" if it cannot be read
 // One file against the manifest: size first, then hash. DataError.
 void verify_file(const std::string& checkpoint_dir, const ManifestFile& file);
 // Collective (null: alone): rank 0 reads the manifest, file i is hashed by rank i mod world. "" and the manifest on every rank, or why it is bad, the same on every rank.

@@ -118,6 +118,7 @@ class Save {
       fs::remove_all(root_ + "/" + name);
     }
     previous_ = read_latest(root_);
+    previous_hash_ = previous_.empty() ? "" : manifest_hash(root_ + "/" + previous_);
   }
 
   // All ranks write into one shared folder: the sum of all must fit, with a tenth to spare.
@@ -178,6 +179,7 @@ class Save {
     manifest_.meta = meta_;
     manifest_.config_hash = hash_of(meta_.resolved_config_yaml);
     manifest_.previous = previous_;
+    manifest_.previous_hash = previous_hash_;
     manifest_.saved_at = now_utc();
     for (const std::string& record : records) add_rank_record(manifest_, record);
     for (const AttachedFile& file : attached_) manifest_.files.push_back({file.name, static_cast<int64_t>(file.contents.size()), hash_of(file.contents)});
@@ -250,7 +252,7 @@ class Save {
   std::span<const ShardView> mine_;
   std::span<const AttachedFile> attached_;
   int keep_last_;
-  std::string root_, name_, temporary_, previous_, record_, commit_warning_;
+  std::string root_, name_, temporary_, previous_, previous_hash_, record_, commit_warning_;
   Manifest manifest_;  // on rank 0
 };
 

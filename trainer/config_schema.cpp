@@ -10,6 +10,7 @@ namespace atoll {
 namespace {
 
 constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
+constexpr int64_t kMaxLength = 100'000'000'000'000'000;  // steps or tokens: sums of a few of them still fit 64 bits
 constexpr const char* kShape = "the checkpoint's tensors belong to this model; start a new run (run.name=...)";
 constexpr const char* kOrder = "the data would not continue where it stopped; start a new run (run.name=...)";
 constexpr const char* kMaths = "it would not be the same run; start a new one (run.name=...)";
@@ -202,19 +203,19 @@ void add_model(std::vector<ConfigKey>& t) {
 }
 
 void add_data(std::vector<ConfigKey>& t) {
-  t.push_back(text("data.store", ATOLL_AT(data.store), kOrder, "token store made by `atoll data prepare`"));
+  t.push_back(text("data.store", ATOLL_AT(data.store), kMay, "token store made by `atoll data prepare`; may move, but not change (its fingerprint is in the checkpoint)"));
   t.push_back(count("data.seq_len", ATOLL_AT(data.seq_len), 2, 1ll << 31, kOrder, "tokens of one sequence"));
   t.push_back(on_off("data.document_mask", ATOLL_AT(data.document_mask), kMaths, "a token attends within its own document only (DeepSeek-V3: false)"));
   t.push_back(whole("data.seed", ATOLL_AT(data.seed), 0, kMax, kOrder, "order of the data"));
 }
 
 void add_train(std::vector<ConfigKey>& t) {
-  t.push_back(count("train.steps", ATOLL_AT(train.steps), 0, kMax, kMay, "length of the run in optimizer steps (or give train.tokens)"));
-  t.push_back(count("train.tokens", ATOLL_AT(train.tokens), 0, kMax, kMay, "length of the run in tokens (or give train.steps)"));
+  t.push_back(count("train.steps", ATOLL_AT(train.steps), 0, kMaxLength, kMay, "length of the run in optimizer steps (or give train.tokens)"));
+  t.push_back(count("train.tokens", ATOLL_AT(train.tokens), 0, kMaxLength, kMay, "length of the run in tokens (or give train.steps)"));
   t.push_back(count("train.global_batch", ATOLL_AT(train.global_batch), 1, 1ll << 31, kMaths, "sequences of one optimizer step, over all ranks"));
   t.push_back(count("train.micro_batch", ATOLL_AT(train.micro_batch), 1, 1ll << 31, kMay, "sequences of one forward on one data-parallel rank"));
   t.push_back(count("train.batch_ramp.start", ATOLL_AT(train.batch_ramp.start), 0, 1ll << 31, kMaths, "sequences of the first step; 0: no ramp"));
-  t.push_back(count("train.batch_ramp.until_tokens", ATOLL_AT(train.batch_ramp.until_tokens), 0, kMax, kMaths,
+  t.push_back(count("train.batch_ramp.until_tokens", ATOLL_AT(train.batch_ramp.until_tokens), 0, kMaxLength, kMaths,
                     "tokens after which the batch is train.global_batch; grows linearly in tokens until then"));
   t.push_back(
       count("train.batch_ramp.multiple", ATOLL_AT(train.batch_ramp.multiple), 1, 1ll << 31, kMaths, "the growing batch is rounded down to a multiple of this"));
@@ -227,11 +228,11 @@ void add_train(std::vector<ConfigKey>& t) {
   t.push_back(points("train.lr.plateaus", ATOLL_AT(train.lr.plateaus), kMay, "constant learning rates after the decay, each from its point on"));
   t.push_back(real("train.adam.beta1", ATOLL_AT(train.adam.beta1), 0, 1, kMaths, "decay of the first moment"));
   t.push_back(real("train.adam.beta2", ATOLL_AT(train.adam.beta2), 0, 1, kMaths, "decay of the second moment"));
-  t.push_back(real("train.adam.eps", ATOLL_AT(train.adam.eps), 0, 1, kMaths, "added outside the root"));
+  t.push_back(real("train.adam.eps", ATOLL_AT(train.adam.eps), 1e-30, 1, kMaths, "added outside the root"));
   t.push_back(real("train.adam.weight_decay", ATOLL_AT(train.adam.weight_decay), 0, kAnyReal, kMaths, "decoupled; on matrices, not on norm gains"));
   t.push_back(choice("train.adam.moments", ATOLL_AT(train.adam.moments),
                      std::vector<std::pair<std::string, DType>>{{"fp32", DType::kF32}, {"bf16", DType::kBF16}}, kMaths,
-                     "storage of both moments (fp64 under train.dtype fp64)"));
+                     "storage of both moments (fp32 is fp64 under train.dtype fp64)"));
   t.push_back(real("train.clip_norm", ATOLL_AT(train.clip_norm), 0, kAnyReal, kMay, "gradients are scaled down to this global norm; 0: never"));
   t.push_back(whole("train.nonfinite_budget", ATOLL_AT(train.nonfinite_budget), 0, kMax, kMay,
                     "updates that may be skipped for a non-finite loss or gradient before the run stops"));
@@ -263,7 +264,7 @@ void add_rest(std::vector<ConfigKey>& t) {
   t.push_back(
       choice("parallel.reduce", ATOLL_AT(parallel.reduce), words({"ordered"}), kMay, "how floats are summed over ranks: exchanged, then added in rank order"));
   t.push_back(count("checkpoint.every", ATOLL_AT(checkpoint.every), 0, kMax, kMay, "steps between checkpoints; 0: only at the end and on a signal"));
-  t.push_back(whole("checkpoint.keep_last", ATOLL_AT(checkpoint.keep_last), 0, kMax, kMay, "checkpoints to keep; 0: all"));
+  t.push_back(whole("checkpoint.keep_last", ATOLL_AT(checkpoint.keep_last), 0, 1'000'000, kMay, "checkpoints to keep; 0: all"));
   t.push_back(count("eval.every", ATOLL_AT(eval.every), 0, kMax, kMay, "steps between held-out evaluations; 0: only at the end"));
   t.push_back(count("eval.sequences", ATOLL_AT(eval.sequences), 0, kMax, kMay, "held-out sequences of one evaluation; 0: all"));
   t.push_back(count("log.every", ATOLL_AT(log.every), 1, kMax, kMay, "steps between console lines; metrics.jsonl has every step"));

@@ -29,6 +29,7 @@ struct ConfigProblem {
   std::string key, text;
 };  // text: "key = value: why"
 std::vector<ConfigProblem> config_problems(const RunConfig& config);
+std::vector<ConfigProblem> length_problems(const RunConfig& config);  // counts along the run that would not fit
 
 // docs/configuration.md.
 std::string configuration_reference();

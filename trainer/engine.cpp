@@ -1,9 +1,11 @@
 #include "trainer/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 #include <optional>
 
+#include "kernels/cpu/gemm.h"
 #include "kernels/ops.h"
 
 namespace atoll {
@@ -31,7 +33,15 @@ Bf16Gemm choose_bf16_gemm(Context& ctx, Communicator& world) {
   }
   Bf16Gemm choice = measured->first;
   world.broadcast(&choice, sizeof choice, 0);
-  return choice;
+  const bool is_everywhere = world.max(cpu::has_native_bf16_gemm() ? 0 : 1) == 0;  // hosts may differ
+  return is_everywhere ? choice : Bf16Gemm::kWiden;
+}
+
+bool is_finite(Context& ctx, const Tensor& t) {
+  if (std::isfinite(sum_of_squares(ctx, t))) return true;
+  if (t.dtype != DType::kF64) return false;  // the squares of the narrower types cannot overflow FP64
+  const Tensor flat = t.view({t.size()});
+  return std::all_of(flat.as<double>(), flat.as<double>() + flat.size(), [](double v) { return std::isfinite(v); });
 }
 
 // Only the forward actions of a schedule: what an evaluation runs.
@@ -65,6 +75,17 @@ void Engine::publish_weights() {
   optimizer_->round_masters();
   optimizer_->publish();
   send_embedding_to_last_stage();
+}
+
+std::string Engine::nonfinite_state() {
+  for (const ShardedAdamW::Owned& o : optimizer_->owned()) {
+    const std::pair<const char*, const Tensor*> parts[] = {{"master", &o.master}, {"exp_avg", &o.m}, {"exp_avg_sq", &o.v}};
+    for (const auto& [kind, t] : parts)
+      if (!is_finite(ctx_, *t)) return std::string(kind) + " of " + o.parameter->spec->name;
+  }
+  for (const ParameterStore::Bias& b : parameters_->router_biases())
+    if (!is_finite(ctx_, b.value)) return b.name;
+  return "";
 }
 
 Engine::Pipeline& Engine::pipeline(int n) {

@@ -81,6 +81,9 @@ class Engine {
   void reduce_gradients();   // after accumulate_gradients: uses of the embedding added, sums over ranks in the owned rows
   double global_norm();      // of the reduced gradients
   void update_router_bias(const std::vector<int64_t>& counts, double gamma);
+  // The first tensor of this rank's state (masters, moments, router biases) that holds a NaN or an infinity, as "exp_avg_sq of NAME"; "" if none. A gradient can
+  // be finite and what it makes of a weight not.
+  std::string nonfinite_state();
   void publish_weights();  // after masters or biases were changed from outside
 
  private:

@@ -96,7 +96,7 @@ void fill_disk(const std::string& path) {
 void act(const Fault& fault, const FaultSite& site) {
   if (fault.action == "kill9") ::kill(::getpid(), SIGKILL);
   if (fault.action == "stop") ::kill(::getpid(), SIGSTOP);
-  if (fault.action == "enospc") throw Error(site.path + ": No space left on device (injected at " + std::string(fault.point) + ")");
+  if (fault.action == "enospc") throw Error(site.path + ": No space left on device (injected at " + std::string(fault.point) + ")", ExitCode::kData);
   if (fault.action == "flip") flip_bit(site.path);
   if (fault.action == "fill") fill_disk(site.path);
   if (fault.action == "truncate") {

@@ -22,9 +22,10 @@ double element(const Tensor& t, int64_t i) {
 }
 
 void Deviation::add(double value, double reference) {
-  const double difference = std::isfinite(value) ? std::abs(value - reference) : std::numeric_limits<double>::infinity();
+  const bool is_finite = std::isfinite(value) && std::isfinite(reference);  // a reference that is no number proves nothing
+  const double difference = is_finite ? std::abs(value - reference) : std::numeric_limits<double>::infinity();
   max_difference = std::max(max_difference, difference);
-  max_reference = std::max(max_reference, std::abs(reference));
+  if (std::isfinite(reference)) max_reference = std::max(max_reference, std::abs(reference));
   squares_difference += difference * difference;
   squares_reference += reference * reference;
   mismatches += value != reference;

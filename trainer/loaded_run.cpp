@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "kernels/cpu/gemm.h"
 #include "trainer/checkpoint.h"
 #include "trainer/trainer.h"
 
@@ -25,6 +26,7 @@ std::unique_ptr<LoadedRun> load_run(const std::string& path, int threads) {
   run->sequences = meta.sequences;
   run->resolved_yaml = meta.resolved_config_yaml;
   run->config = parse_run_config(meta.resolved_config_yaml, run->directory + " (its configuration)");
+  if (run->config.train.bf16_gemm == Bf16Gemm::kNative && !cpu::has_native_bf16_gemm()) run->config.train.bf16_gemm = Bf16Gemm::kWiden;  // exact as well; another host trained it
   run->config.parallel.mesh = {};
   run->config.parallel.schedule = "1f1b";
   run->config.parallel.stage_layers.clear();

@@ -1,14 +1,17 @@
 #include "trainer/metrics.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
-
-#include "kernels/base/log.h"
 
 namespace atoll {
 
@@ -23,7 +26,7 @@ std::string duration(double seconds) {
 
 std::string with_thousands(int64_t n) {
   std::string text = std::to_string(n);
-  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > (n < 0 ? 1 : 0); at -= 3) text.insert(static_cast<size_t>(at), ",");
+  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > (n < 0 ? 1 : 0); at -= 3) text.insert(static_cast<size_t>(at), 1, ',');
   return text;
 }
 
@@ -36,30 +39,67 @@ std::string console_line(const StepMetrics& m) {
                      r.applied ? "" : " | SKIPPED: " + r.reason);
 }
 
+std::string live_line(const StepMetrics& m, int columns) {
+  const StepResult& r = *m.result;
+  std::vector<std::string> fields = {fmt::format("step {}/{}", m.position.step, m.total_steps), fmt::format("loss {:.4f}", r.loss)};
+  if (!r.applied) fields.push_back("SKIPPED");
+  fields.push_back(fmt::format("{} tok/s", with_thousands(static_cast<int64_t>(m.tokens_per_second))));
+  fields.push_back("ETA " + duration(m.eta_seconds));
+  fields.push_back(fmt::format("norm {:.3f}", r.grad_norm));
+  fields.push_back(fmt::format("lr {:.2e}", m.lr));
+  fields.push_back(fmt::format("MFU {:.1f}%", 100 * m.mfu));
+  for (double loss : r.mtp_loss) fields.push_back(fmt::format("mtp {:.4f}", loss));
+  fields.push_back(fmt::format("load {:.2f}", r.expert_load_max_over_mean));
+  fields.push_back(fmt::format("balance {:.2e}", r.balance));
+  const size_t width = static_cast<size_t>(std::max(2, columns)) - 1;  // the last column makes some terminals wrap
+  std::string line = fields[0].substr(0, width);
+  for (size_t i = 1; i < fields.size() && line.size() + 3 + fields[i].size() <= width; ++i) line += " | " + fields[i];
+  return line;
+}
+
 namespace {
-// Under mpirun stderr is a pipe: whoever starts it and knows better says so.
 bool has_terminal() {
   if (const char* told = std::getenv("ATOLL_TERMINAL")) return std::string(told) == "1";
   return isatty(STDERR_FILENO) != 0;
 }
+
+int terminal_columns() {  // asked for each line: a window may be resized
+  winsize size{};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  const char* told = std::getenv("ATOLL_COLUMNS");
+  const int columns = told ? std::atoi(told) : 0;
+  return columns > 0 ? columns : 80;
+}
 }  // namespace
 
-StepConsole::StepConsole(int64_t every) : every_(std::max<int64_t>(1, every)), is_terminal_(has_terminal()) {}
+StepConsole::StepConsole(int64_t every, bool speaks) : every_(std::max<int64_t>(1, every)), speaks_(speaks), is_terminal_(has_terminal()) {}
 
 void StepConsole::step(const StepMetrics& m) {
+  if (!speaks_) return;
   const bool stays = m.position.step % every_ == 0 || m.position.step == 1 || m.position.step == m.total_steps || !m.result->applied;
   if (!is_terminal_) {
     if (stays) log::info(console_line(m));
     return;
   }
-  std::fprintf(stderr, "\r\033[K%s%s", console_line(m).c_str(), stays ? "\n" : "");
+  const std::string line = stays ? console_line(m) + "\n" : live_line(m, terminal_columns());  // a line that stays may wrap
+  std::fprintf(stderr, "\r\033[K%s", line.c_str());
   std::fflush(stderr);
   is_open_ = !stays;
 }
 
 void StepConsole::message(const std::string& text) {
   finish();
-  log::info(text);
+  if (speaks_) log::info(text);
+}
+
+void StepConsole::warning(const std::string& text) {
+  finish();
+  if (speaks_) log::warn(text);
+}
+
+void StepConsole::error(const std::string& text) {
+  finish();
+  if (speaks_) log::error(text);
 }
 
 void StepConsole::finish() {
@@ -67,14 +107,51 @@ void StepConsole::finish() {
   is_open_ = false;
 }
 
-MetricsFile::MetricsFile(const std::string& path, bool is_resumed, const Position& from) : out_(path, std::ios::app) {
-  if (!out_) throw Error(path + ": cannot be opened for writing");
+MetricsFile::MetricsFile(const std::string& path, bool is_resumed, const Position& from, std::function<void(const std::string&)> warn)
+    : path_(path), warn_(std::move(warn)), fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) throw DataError(path + ": cannot be opened for writing: " + std::strerror(errno));
+  char last = '\n';
+  const off_t size = ::lseek(fd_, 0, SEEK_END);
+  is_torn_ = size > 0 && ::pread(fd_, &last, 1, size - 1) == 1 && last != '\n';  // a line that a crash or a full disk cut off
   if (is_resumed) event("resume", from, "later lines of earlier attempts are superseded");
 }
 
+MetricsFile::~MetricsFile() { ::close(fd_); }
+
 void MetricsFile::write(const std::string& line) {
-  out_ << line + "\n" << std::flush;
-  if (!out_) throw Error("metrics.jsonl cannot be written: is the disk full?");
+  std::string text = is_torn_ ? "\n" : "";
+  if (num_lost_in_a_row_ > 0) text += nlohmann::ordered_json{{"event", "lines lost"}, {"lines", num_lost_in_a_row_}}.dump() + "\n";
+  text += line + "\n";
+  size_t done = 0;
+  int error = 0;
+  while (done < text.size() && error == 0) {
+    const ssize_t n = ::write(fd_, text.data() + done, text.size() - done);
+    if (n > 0) done += static_cast<size_t>(n);
+    else if (n == 0) error = ENOSPC;
+    else if (errno != EINTR) error = errno;
+  }
+  if (done > 0) is_torn_ = text[done - 1] != '\n';
+  if (error == 0) {
+    if (num_lost_in_a_row_ > 0) warn_(fmt::format("{}: written again; {} lines were lost", path_, num_lost_in_a_row_));
+    num_lost_in_a_row_ = 0;
+    return;
+  }
+  if (num_lost_in_a_row_ == 0) warn_(fmt::format("{}: cannot be written: {}; training goes on, lines are lost until it can", path_, std::strerror(error)));
+  ++num_lost_;
+  ++num_lost_in_a_row_;
+}
+
+bool was_evaluated(const std::string& path, int64_t step) {
+  std::ifstream in(path);
+  bool is_evaluated = false;
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind("{\"event\":", 0) != 0) continue;  // steps are many
+    const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
+    if (j.is_discarded() || !j.contains("step") || !j["step"].is_number_integer() || !j["event"].is_string()) continue;
+    if (j["event"] == "evaluation" && j["step"] == step) is_evaluated = true;
+    if (j["event"] == "resume" && j["step"] < step) is_evaluated = false;  // another branch
+  }
+  return is_evaluated;
 }
 
 void MetricsFile::step(const StepMetrics& m) {

@@ -166,8 +166,10 @@ RunConfig Assembly::finish(size_t num_overrides) {
     if (!error.empty()) misread.push_back(key.name);
     if (!error.empty()) fail(*setting, key.name, (setting->line > 0 ? " = " + to_string(setting->value) : "") + ": " + error);
   }
-  if (has_model)
-    for (const ConfigProblem& problem : config_problems(config)) {
+  if (has_model) {
+    std::vector<ConfigProblem> problems = config_problems(config);
+    for (ConfigProblem& problem : length_problems(config)) problems.push_back(std::move(problem));
+    for (const ConfigProblem& problem : problems) {
       if (std::find(misread.begin(), misread.end(), problem.key) != misread.end()) continue;  // its default is not what the user meant
       const Setting* setting = find(problem.key);
       if (setting == nullptr && problem.key.compare(0, 6, "model.") == 0) setting = find(kPreset) != nullptr ? find(kPreset) : find(kFile);
@@ -176,6 +178,7 @@ RunConfig Assembly::finish(size_t num_overrides) {
       else
         errors_.push_back((setting->line > 0 ? name_ + ":" + std::to_string(setting->line) : setting->argument + " (command line)") + ": " + problem.text);
     }
+  }
   if (errors_.empty()) return config;
   std::string message = name_;
   if (num_overrides > 0) message += " + " + std::to_string(num_overrides) + (num_overrides == 1 ? " override" : " overrides");

@@ -23,7 +23,7 @@ struct DataConfig {
 struct AdamConfig {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double weight_decay = 0.1;    // 2-D tensors only
-  DType moments = DType::kF32;  // kF32 or kBF16 (kF64 always under train.dtype fp64)
+  DType moments = DType::kF32;  // kBF16, or kF32: the type of the masters (so kF64 under train.dtype fp64)
 };
 
 struct TrainConfig {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/base/error.h"
 #include "trainer/config_values.h"
@@ -91,19 +92,35 @@ int64_t BatchRamp::sequences(int64_t tokens_before) const {
 
 Position BatchRamp::next(const Position& position) const { return {position.step + 1, position.tokens + sequences(position.tokens) * seq_len_}; }
 
+int64_t BatchRamp::holds_until(int64_t tokens) const {
+  if (config_.start <= 0 || tokens >= config_.until_tokens) return std::numeric_limits<int64_t>::max();
+  const int64_t next = (sequences(tokens) / config_.multiple + 1) * config_.multiple, growth = full_ - config_.start;
+  if (growth == 0 || next > full_) return config_.until_tokens;
+  const auto at = (static_cast<__int128>(next - config_.start) * config_.until_tokens + growth - 1) / growth;  // the first token where `next` is wanted
+  return static_cast<int64_t>(std::min<__int128>(at, config_.until_tokens));
+}
+
+int64_t BatchRamp::num_sizes() const { return config_.start > 0 ? (full_ - config_.start) / config_.multiple + 2 : 1; }
+
+// Both walk over the batch sizes, not over the steps: a ramp has fewer.
 Position BatchRamp::after(int64_t steps) const {
   Position position;
-  while (position.step < steps && position.tokens < (config_.start > 0 ? config_.until_tokens : 0)) position = next(position);
-  const int64_t rest = steps - position.step;  // the batch is constant from here
-  return {position.step + rest, position.tokens + rest * full_ * seq_len_};
+  while (position.step < steps) {
+    const int64_t per_step = sequences(position.tokens) * seq_len_, until = holds_until(position.tokens);
+    const int64_t n = std::min(steps - position.step, (until - position.tokens - 1) / per_step + 1);
+    position = {position.step + n, position.tokens + n * per_step};
+  }
+  return position;
 }
 
 int64_t BatchRamp::steps_until(int64_t tokens) const {
   Position position;
-  while (position.tokens < tokens && position.tokens < (config_.start > 0 ? config_.until_tokens : 0)) position = next(position);
-  if (position.tokens >= tokens) return position.step;
-  const int64_t per_step = full_ * seq_len_;
-  return position.step + (tokens - position.tokens + per_step - 1) / per_step;
+  while (position.tokens < tokens) {
+    const int64_t per_step = sequences(position.tokens) * seq_len_, until = std::min(tokens, holds_until(position.tokens));
+    const int64_t n = (until - position.tokens - 1) / per_step + 1;
+    position = {position.step + n, position.tokens + n * per_step};
+  }
+  return position.step;
 }
 
 }  // namespace atoll

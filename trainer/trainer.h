@@ -11,6 +11,7 @@
 #include "trainer/evaluation.h"
 #include "trainer/metrics.h"
 #include "trainer/run_config.h"
+#include "trainer/run_directory.h"
 
 namespace atoll {
 
@@ -27,21 +28,26 @@ class Trainer {
   ExitCode run();
 
  private:
-  void open_run_folder();
   void resume_or_initialize();
   void print_banner();
   const StepResult& one_step(StepMetrics& metrics);
-  bool save();  // false: it failed, training goes on
+  enum class Saved { kYes, kFailed, kPoisoned };
+  Saved save();  // kFailed: training goes on; kPoisoned: the state is not finite and never will be
+  ExitCode save_and_stop();
+  ExitCode stop_poisoned();
   void evaluate();
+  bool is_evaluation_due() const;  // of the step that was just finished; a save of it comes first
   bool must_stop();
-  void say(const std::string& text);
+  void say(const std::string& text);   // rank 0 alone
+  void warn(const std::string& text);  // so does this
 
   const RunConfig config_;
   Communicator& world_;
   HostInfo host_;
   const std::atomic<int>& stop_signal_;
   std::string& phase_;
-  std::string dir_, resolved_;
+  std::string dir_, resolved_, poison_;  // poison_: which tensor is not finite
+  std::unique_ptr<RunDirectory> folder_;
   std::unique_ptr<DataFeed> feed_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<MetricsFile> metrics_;  // rank 0
@@ -51,7 +57,7 @@ class Trainer {
   int64_t updates_ = 0, skipped_ = 0;     // optimizer steps applied; updates skipped for a non-finite value
   int64_t saved_step_ = -1, failed_saves_ = 0, evaluated_step_ = -1;
   double gemm_peak_ = 0;                  // FLOP/s, all ranks
-  bool is_resumed_ = false;
+  bool is_resumed_ = false, has_native_bf16_ = false;  // native: on every rank
   std::vector<MicroBatch> batches_;
 };
 
@@ -59,5 +65,13 @@ class Trainer {
 struct ShardView;
 std::vector<ShardView> engine_shards(Engine& engine);
 EngineOptions engine_options(const RunConfig& config, int threads);
+
+// How BF16 operands are multiplied: as the configuration says, else as the run began (`saved`, kAuto: it begins now). has_native: every rank has fast BF16
+// instructions. ConfigError where the configuration asks for what is not there.
+struct Bf16Choice {
+  Bf16Gemm mode = Bf16Gemm::kAuto;
+  std::string warning;
+};
+Bf16Choice choose_bf16_gemm(const TrainConfig& train, Bf16Gemm saved, bool has_native);
 
 }  // namespace atoll

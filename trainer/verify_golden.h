@@ -26,6 +26,7 @@ struct GoldenRow {
 struct GoldenReport {
   std::string folder, description;  // "3 MoE layers ..., fp64, pp 1, dp 1, ep 1"
   std::vector<GoldenRow> rows;
+  std::vector<std::string> not_compared;  // stored tensors that are not results, each with its reason
   bool ok() const;
   std::string text(bool all_rows) const;  // the table; without all_rows: failures, and the worst row of each kind
 };

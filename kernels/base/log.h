@@ -7,7 +7,7 @@ namespace atoll::log {
 
 enum class Level { kDebug, kInfo, kWarn, kError };
 void set_rank(int rank, int world);            // before the first line of a multi-rank program
-void set_file(const std::string& path);        // appended; flushed on each line of warn or above, else every second
+void set_file(const std::string& path);        // appended; flushed on each line of warn or above, else by flush(): the trainer calls it after each step
 void set_console_level(Level level);
 void write(Level level, const std::string& text);
 inline void debug(const std::string& text) { write(Level::kDebug, text); }

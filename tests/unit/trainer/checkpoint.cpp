@@ -226,6 +226,23 @@ TEST_CASE("A run that went back is continued where it was, not where it had been
   CHECK(newest_step(dir.path()) == 2);
 }
 
+TEST_CASE("A step saved again after the run went back is no predecessor of what followed the first time") {
+  TempDir dir;
+  for (int64_t step : {10, 20, 30}) REQUIRE(save_alone(dir.path(), step).ok);
+  write_text(dir.path() + "/checkpoints/LATEST", "step-00000010\n");  // somebody went back
+  {
+    OneRank world;
+    RankState state(0, 1, 20);
+    CheckpointMeta meta = meta_of(20);
+    meta.extra_json = R"({"another":"branch"})";
+    REQUIRE(CheckpointWriter().save(world, dir.path(), meta, state.views, {}, 0).ok);
+  }
+  CHECK(newest_step(dir.path()) == 20);  // 30 followed another 20
+  REQUIRE(save_alone(dir.path(), 25).ok);
+  write_text(dir.path() + "/checkpoints/LATEST", "step-00000020\n");  // killed before LATEST was renewed: 25 followed this 20
+  CHECK(newest_step(dir.path()) == 25);
+}
+
 TEST_CASE("Leftovers of interrupted saves are ignored and removed by the next save") {
   TempDir dir;
   REQUIRE(save_alone(dir.path(), 1).ok);

@@ -1,7 +1,11 @@
 // Results of other implementations (tests/golden), in every layout that the reference runs must hold in. Ranks are threads here; tests/mpi runs one case under mpirun.
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <limits>
 #include <mutex>
+#include <nlohmann/json.hpp>
 
+#include "checkpoint_fixture.h"
 #include "kernels/base/error.h"
 #include "trainer/golden_case.h"
 #include "trainer/hf_config.h"
@@ -88,6 +92,99 @@ TEST_CASE("A folder that cannot be run is an error, not a pass", "[golden]") {
     CHECK_THROWS_AS(verify(name, DType::kF64, 1, 1), Error);
   }
   CHECK_THROWS_AS(verify("train_v3_tiny", DType::kBF16, 1, 1), Error);
+}
+
+namespace {
+// A copy of a golden folder whose files are changed: `edit` gets the header's text and the bytes behind it.
+struct EditedFolder {
+  atoll::test::TempDir dir;
+  explicit EditedFolder(const std::string& name) {
+    for (const auto& e : std::filesystem::directory_iterator(folder(name)))
+      if (e.is_regular_file()) std::filesystem::copy(e.path(), dir.path());
+  }
+  void rename(const std::string& file, const std::string& from, const std::string& to) const {  // of equal length
+    const std::string path = dir.path() + "/" + file;
+    std::string bytes = atoll::test::text_of(path);
+    const size_t at = bytes.find('"' + from + '"');
+    REQUIRE((at != std::string::npos && from.size() == to.size()));
+    bytes.replace(at + 1, to.size(), to);
+    atoll::test::write_text(path, bytes);
+  }
+  void set_last(const std::string& file, const std::string& tensor, const std::string& value) const {  // the bytes of the last element
+    const std::string path = dir.path() + "/" + file;
+    std::string bytes = atoll::test::text_of(path);
+    uint64_t header = 0;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    const auto end = nlohmann::json::parse(bytes.substr(8, header)).at(tensor).at("data_offsets").at(1).get<size_t>();
+    bytes.replace(8 + header + end - value.size(), value.size(), value);
+    atoll::test::write_text(path, bytes);
+  }
+};
+template <class T>
+std::string bytes_of(T value) { return {reinterpret_cast<const char*>(&value), sizeof value}; }
+
+// The rows that do not hold.
+std::vector<std::string> failures(const EditedFolder& edited, DType type = DType::kF64) {
+  const auto world = one_rank_world();
+  GoldenOptions options;
+  options.dtype = type;
+  std::vector<std::string> names;
+  const GoldenReport report = verify_golden(edited.dir.path(), options, *world);
+  for (const GoldenRow& r : report.rows)
+    if (!r.ok) names.push_back(r.name);
+  CHECK(report.ok() == names.empty());
+  return names;
+}
+}  // namespace
+
+TEST_CASE("A reference that is not a number fails, in every type", "[golden]") {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  for (DType type : {DType::kF64, DType::kF32, DType::kBF16})
+    for (float bad : {nan, infinity}) {
+      const EditedFolder edited("mtp_tiny/depth1");
+      edited.set_last("io.safetensors", "logits", bytes_of(bad));
+      edited.set_last("grads.safetensors", "model.norm.weight", bytes_of(bad));
+      edited.set_last("io.safetensors", "bias_after.model.layers.1.mlp.gate.e_score_correction_bias", bytes_of(bad));
+      CHECK(failures(edited, type) == std::vector<std::string>{"bias_after.model.layers.1.mlp.gate.e_score_correction_bias", "grad model.norm.weight", "logits"});
+    }
+  const EditedFolder training("train_v3_tiny");  // beside the folder that its initial weights lie in
+  std::filesystem::create_directories(training.dir.path() + "/train");
+  for (const char* name : {"case.json", "config.json", "data.safetensors", "final.safetensors"}) std::filesystem::rename(training.dir.path() + "/" + name, training.dir.path() + "/train/" + name);
+  std::filesystem::copy(folder("mtp_tiny"), training.dir.path() + "/mtp_tiny", std::filesystem::copy_options::recursive);
+  training.set_last("train/final.safetensors", "model.norm.weight", bytes_of(nan));
+  const auto world = one_rank_world();
+  const GoldenReport report = verify_golden(training.dir.path() + "/train", {}, *world);
+  CHECK_FALSE(report.ok());
+  CHECK_THAT(report.text(false), Catch::Contains("the first out of line: final model.norm.weight"));
+}
+
+TEST_CASE("Each stored tensor is compared, an input that is named, or a failure", "[golden]") {
+  const std::vector<std::string> none;
+  const EditedFolder sound("mtp_tiny/depth2");
+  CHECK(failures(sound) == none);
+  const GoldenReport report = verify("mtp_tiny/depth2", DType::kF64, 1, 1);
+  CHECK(report.not_compared == std::vector<std::string>{"input_ids (an input)", "labels (an input)"});
+  CHECK_THAT(report.text(false), Catch::Contains("stored, not compared: input_ids (an input), labels (an input)"));
+  for (const char* name : {"moe.1.balance_f", "moe.3.balance_P", "mtp.2.labels", "grad of balance: model.layers.2.mlp.gate.weight"}) CHECK(has_row(report, name));
+
+  const EditedFolder unknown("mtp_tiny/depth2");
+  unknown.rename("io.safetensors", "moe.1.balance_P", "moe.1.balance_Q");
+  unknown.rename("grads_balance.safetensors", "model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.WEIGHT");
+  std::filesystem::copy(unknown.dir.path() + "/io.safetensors", unknown.dir.path() + "/io_more.safetensors");
+  CHECK(failures(unknown) == std::vector<std::string>{"stored, but compared with nothing: moe.1.balance_Q", "stored, but compared with nothing: grads_balance: model.layers.1.mlp.gate.WEIGHT",
+                                                      "a file that nothing reads: io_more.safetensors"});
+
+  const EditedFolder wrong("mtp_tiny/depth2");
+  wrong.set_last("io.safetensors", "moe.2.balance_P", bytes_of(0.5f));
+  wrong.set_last("io.safetensors", "moe.2.balance_f", bytes_of(0.5f));
+  wrong.set_last("io.safetensors", "mtp.1.labels", bytes_of(int64_t{3}));  // where no label is
+  wrong.set_last("grads_balance.safetensors", "model.layers.3.mlp.gate.weight", bytes_of(0.5f));
+  CHECK(failures(wrong) == std::vector<std::string>{"grad of balance: model.layers.3.mlp.gate.weight", "moe.2.balance_P", "moe.2.balance_f", "mtp.1.labels"});
+
+  const EditedFolder packed("deepseek_v3_yarn_tiny");
+  packed.set_last("io_packed.safetensors", "position_ids", bytes_of(int64_t{47}));
+  packed.set_last("io_packed.safetensors", "document_of_token", bytes_of(int64_t{7}));
+  CHECK(failures(packed) == std::vector<std::string>{"packed: document_of_token", "packed: position_ids"});
 }
 
 // The balance loss is a thousandth of the whole: its gradient is compared alone, as the difference of two passes.

@@ -163,6 +163,26 @@ TEST_CASE("Rules between keys are checked", "[trainer][config]") {
   expect(kGood, "expected key=value", {"--fast"});
 }
 
+TEST_CASE("Numbers that would not fit, or divide by zero, are refused", "[trainer][config]") {
+  expect(kGood, "train.adam.eps=0 (command line): out of range: must be 1e-30..1", {"train.adam.eps=0"});
+  expect(kGood, "out of range: must be 1e-30..1", {"train.adam.eps=1e-46"});
+  expect(kGood, "out of range: must be 0..1M", {"checkpoint.keep_last=4294967297"});
+  expect(kGood, "out of range", {"train.steps=1000000T"});
+  expect(kGood, "more than 10^18 tokens in the whole run", {"train.steps=100T", "train.global_batch=1M"});
+  expect(kGood, "more than 10^17 tokens a step", {"train.global_batch=2B", "data.seq_len=1B"});
+  const std::vector<std::string> ramp = {"train.batch_ramp.start=1", "train.batch_ramp.until_tokens=10T", "train.global_batch=1B"};
+  expect(kGood, "more than 10M sizes", ramp);
+  CHECK(parse_run_config(kGood, "r", {"checkpoint.keep_last=1000000", "train.adam.eps=1e-30"}).checkpoint.keep_last == 1000000);
+}
+
+TEST_CASE("A ramp as long as a run of 10T tokens is measured at once", "[trainer][config]") {
+  const RunConfig c = parse_run_config("model: debug\ntrain: {tokens: 10T}\n", "r", {"train.batch_ramp={start: 1, until_tokens: 10T}", "train.global_batch=8", "data.seq_len=64"});
+  const int64_t steps = c.total_steps();  // more than 2.6e10: a walk over them would take minutes
+  CHECK(steps > 10'000'000'000'000 / (8 * 64));
+  CHECK(c.batch().after(steps).tokens >= c.train.tokens);
+  CHECK(c.batch().after(steps - 1).tokens < c.train.tokens);
+}
+
 TEST_CASE("The resolved configuration reads back to the same, whatever the values", "[trainer][config]") {
   std::vector<RunConfig> configs{parse_run_config(kGood, "r")};
   configs.push_back(parse_run_config(
@@ -208,7 +228,7 @@ TEST_CASE("What may not change on resume is named with both values", "[trainer][
   };
   CHECK(changes({}).empty());
   CHECK(changes({"train.steps=40", "parallel.pp=2", "parallel.ep=2", "train.micro_batch=2", "checkpoint.every=5", "log.every=3", "train.threads=1",
-                 "train.lr.max=0.01", "eval.every=3", "memory.routed=1GiB", "run.name=other", "train.resume=never"})
+                 "train.lr.max=0.01", "eval.every=3", "memory.routed=1GiB", "run.name=other", "train.resume=never", "data.store=moved"})
             .empty());
   const auto forbidden =
       changes({"train.seed=7", "model.hidden_size=128", "train.global_batch=16", "train.adam.beta2=0.99", "data.seq_len=32", "train.steps=40"});

@@ -113,3 +113,20 @@ TEST_CASE("The growing batch is a multiple and a constant batch needs no walk", 
   CHECK(constant.steps_until(640) == 1);
   CHECK(constant.steps_until(641) == 2);
 }
+
+TEST_CASE("A ramp is measured as it is walked", "[trainer][schedules]") {
+  for (const BatchRampConfig& config : {BatchRampConfig{8, 1000, 8}, {3, 997, 5}, {1, 50, 1}, {7, 100000, 64}, {64, 500, 3}, {10, 5, 4}})
+    for (int64_t seq_len : {1, 10, 333}) {
+      const BatchRamp ramp(config, 64, seq_len);
+      CAPTURE(config.start, config.until_tokens, config.multiple, seq_len);
+      Position at;
+      for (int64_t step = 1; step < 400; ++step) {
+        const Position next = ramp.next(at);
+        REQUIRE(ramp.after(step).tokens == next.tokens);
+        REQUIRE(ramp.after(step).step == step);
+        REQUIRE(ramp.steps_until(at.tokens + 1) == step);
+        REQUIRE(ramp.steps_until(next.tokens) == step);
+        at = next;
+      }
+    }
+}
