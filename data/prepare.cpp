@@ -185,6 +185,7 @@ PrepareReport prepare_store(const PrepareOptions& options) {
   if (is_token_store(options.out)) {
     report.store = TokenStore::open(options.out).info();
     if (report.store.request_hash != request) throw DataError(options.out + ": is a token store of other text or options; give another --out, or remove it");
+    clear_marker(options.out);
     report.is_reused = true;
     return report;
   }

@@ -164,7 +164,9 @@ TEST_CASE("The same text gives the same store, whatever the number of threads") 
   CHECK(one.store.train.bytes + one.store.heldout.bytes == one.collected.bytes);
   CHECK(one.store.heldout.documents > 0);
   CHECK_FALSE(one.is_reused);
+  folder.write("one/unfinished", "");  // as after a kill between the rename and the marker's end
   CHECK(prepare("one", 2).is_reused);  // a second run finds it
+  CHECK_FALSE(fs::exists(folder / "one/unfinished"));
   folder.write("text/new.txt", "something new to read");
   CHECK(message_of([&] { prepare("one", 1); }).find("other text or options") != std::string::npos);
 }

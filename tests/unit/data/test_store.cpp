@@ -228,6 +228,30 @@ TEST_CASE("An unfinished store is never taken for one, and the next run clears i
   CHECK_FALSE(fs::exists(folder / "store/unfinished"));
 }
 
+TEST_CASE("The marker outlives the rename: a kill inside commit leaves an unfinished store or a whole one") {
+  const TestFolder folder;
+  {
+    StoreWriter writer(folder / "store", tokenizer());
+    writer.add_document(false, {5, 6}, 2);
+    folder.write("store/in_the_way", "x");  // commit() stops at the rename, where a kill might
+    CHECK_THROWS_AS(writer.commit("none", "request", "a test"), DataError);
+    CHECK(is_token_store(folder / "store.partial"));
+    CHECK(fs::exists(folder / "store.partial/unfinished"));
+  }
+  fs::remove_all(folder / "store");
+  make_store(folder / "kept");
+  fs::rename(folder / "kept", folder / "store.partial");  // killed before the rename: everything is there, and the marker
+  folder.write("store.partial/unfinished", "");
+  make_store(folder / "store");
+  CHECK(complaint(folder / "store", true).empty());
+  CHECK_FALSE(fs::exists(folder / "store.partial"));
+  folder.write("store/unfinished", "");  // killed after it
+  CHECK(complaint(folder / "store", true).empty());
+  clear_marker(folder / "store/");
+  CHECK_FALSE(fs::exists(folder / "store/unfinished"));
+  CHECK(complaint(folder / "store", true).empty());
+}
+
 TEST_CASE("Folders that are not ours are left alone") {
   const TestFolder folder;
   folder.write("mine/letter.txt", "dear");
