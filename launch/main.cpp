@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <thread>
 
@@ -20,13 +21,18 @@ std::string host_name() {
   return name;
 }
 
-// Where every rank fails alike (a bad key, a missing file), rank 0 speaks and ends the job before the others' turn comes.
-void wait_for_turn(const MpiSession& session) {
-  if (session.world() > 1 && session.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(3000 + 50 * std::min(session.rank(), 40)));
+// Where every rank fails alike (a bad key, a missing file), rank 0 speaks and ends the job before the others' turn comes. Where some of the others
+// do, the first of them: each has a time of its own, within some seconds, and the end of the job (SIGTERM) finds no handler that would let it speak on.
+void wait_for_turn(int rank, int world) {
+  std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGINT, SIG_DFL);
+  if (rank == 0) return;
+  const int64_t step = std::min(200000, 4000000 / world);
+  std::this_thread::sleep_for(std::chrono::microseconds(3000000 + rank * step));
 }
 
 int fail(MpiSession& session, const std::string& phase, const std::string& what, int code) {
-  wait_for_turn(session);
+  if (session.world() > 1) wait_for_turn(session.rank(), session.world());
   const bool is_users = code == static_cast<int>(ExitCode::kConfig) || code == static_cast<int>(ExitCode::kData);
   std::string text = "atoll: error";
   if (session.world() > 1 || !is_users) text += " on rank " + std::to_string(session.rank()) + " (host " + host_name() + ")";
@@ -43,12 +49,13 @@ int run(int argc, char** argv, MpiSession& session, std::string& phase) {
                "Exit codes: 0 done, 64 bad configuration, 65 bad data, 85 saved on a signal (start again to go on), 93 do not restart."};
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::help);
+  const std::vector<std::string> words(argv, argv + argc);
   Command chosen;
-  add_train(app, chosen);
+  add_train(app, chosen, words);
   add_data(app, chosen);
   add_inspect(app, chosen);
   add_use(app, chosen);
-  add_prove(app, chosen);
+  add_prove(app, chosen, words);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& e) {

@@ -9,6 +9,7 @@
 
 #include "kernels/base/log.h"
 #include "launch/commands.h"
+#include "launch/mpirun_line.h"
 #include "trainer/trainer.h"
 
 namespace atoll {
@@ -48,30 +49,20 @@ HostInfo look_at_host(const MpiSession& session) {
   }
   return host;
 }
-
-std::string working_command(int ranks, const std::string& recipe) {
-  const bool is_root = geteuid() == 0;
-  return std::string("mpirun ") + (is_root ? "--allow-run-as-root " : "") + "--oversubscribe --bind-to none -n " + std::to_string(ranks) + " atoll train " + recipe + " ...";
-}
 }  // namespace
 
-void add_train(CLI::App& app, Command& chosen) {
+void add_train(CLI::App& app, Command& chosen, const std::vector<std::string>& words) {
   CLI::App* train = app.add_subcommand("train", "train a model: [mpirun -n RANKS] atoll train RECIPE.yaml key=value ...");
   static std::string recipe;  // CLI11 fills variables that must outlive parsing; they are read by this command alone
   static std::vector<std::string> overrides;
   train->add_option("recipe", recipe, "YAML file; docs/configuration.md lists every key")->required();
   train->add_option("overrides", overrides, "key=value, as train.steps=2000 or parallel.pp=4; the last of equal keys wins");
   train->footer("ranks = parallel.pp x data-parallel ranks; parallel.ep divides the latter. SIGUSR1 or SIGTERM: save, exit 85. The run lies in run.dir/run.name; the same command goes on from its newest checkpoint.");
-  train->callback([&chosen] {
-    chosen = [](MpiSession& session, std::string& phase) {
+  train->callback([&chosen, words] {
+    chosen = [words](MpiSession& session, std::string& phase) {
       phase = "reading the configuration";
       const RunConfig config = load_run_config(recipe, overrides);
-      try {
-        Mesh(session.world(), config.parallel.mesh);
-      } catch (const ConfigError& e) {
-        const int ranks = config.parallel.mesh.pp * config.parallel.mesh.ep;
-        throw ConfigError(std::string(e.what()) + "\nwould work: " + working_command(ranks, recipe));
-      }
+      check_mesh(session.world(), config.parallel.mesh, words);
       std::signal(SIGUSR1, on_signal);
       std::signal(SIGTERM, on_signal);
       std::signal(SIGINT, on_signal);

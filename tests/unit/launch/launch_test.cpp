@@ -1,0 +1,106 @@
+// The program itself, started as users start it: what it says when something is wrong, once, and with what to type instead.
+// Policy: real processes and a real mpirun; nothing here depends on how fast they are.
+#include <sys/wait.h>
+
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "kernels/base/error.h"
+#include "launch/mpirun_line.h"
+
+using namespace atoll;
+namespace fs = std::filesystem;
+
+namespace {
+struct Ran {
+  int code = -1;
+  std::string said;  // stdout and stderr
+  int count(const std::string& words) const {
+    int n = 0;
+    for (size_t at = 0; (at = said.find(words, at)) != std::string::npos; at += words.size()) ++n;
+    return n;
+  }
+};
+Ran run(const std::string& command) {
+  Ran ran;
+  FILE* pipe = ::popen(("cd '" + std::string(ATOLL_SOURCE_DIR) + "' && ( " + command + " ) 2>&1 </dev/null").c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  char buffer[4096];
+  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) ran.said.append(buffer, n);
+  const int status = ::pclose(pipe);
+  ran.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return ran;
+}
+const std::string kAtoll = "'" ATOLL_PROGRAM "'";
+std::string mpirun(int ranks) { return "OMP_NUM_THREADS=1 mpirun --allow-run-as-root --oversubscribe --bind-to none -n " + std::to_string(ranks) + " "; }
+
+// A folder of this run of the tests, with a token store in it.
+class Work {
+ public:
+  Work() {
+    std::string name = (fs::temp_directory_path() / "atoll_launch_XXXXXX").native();
+    if (!::mkdtemp(name.data())) throw std::runtime_error("no temporary folder");
+    path = name;
+    const Ran made = run(kAtoll + " data prepare docs kernels/base data --tokenizer train:400 --held-out 20% --out " + path + "/store");
+    if (made.code != 0) throw std::runtime_error(made.said);
+  }
+  ~Work() {
+    std::error_code error;
+    fs::remove_all(path, error);
+  }
+  std::string train(const std::string& more = "") const { return kAtoll + " train launch/recipes/debug.yaml data.store=" + path + "/store run.dir=" + path + " " + more; }
+  std::string path;
+};
+const Work& work() {
+  static const Work made;
+  return made;
+}
+
+std::string message_of(int world, const MeshSizes& sizes, const std::vector<std::string>& words) {
+  try {
+    check_mesh(world, sizes, words);
+  } catch (const ConfigError& e) { return e.what(); }
+  return "";
+}
+}  // namespace
+
+TEST_CASE("A mesh that the ranks cannot have is refused with the line that works, in the words that were typed") {
+  const std::string line = message_of(3, {.pp = 2}, {"./build dir/atoll", "train", "a.yaml", "parallel.pp=2", "run.name=it's"});
+  CHECK_THAT(line, Catch::EndsWith(" --oversubscribe --bind-to none -n 2 './build dir/atoll' train a.yaml parallel.pp=2 'run.name=it'\\''s'"));
+  CHECK(message_of(4, {.pp = 2, .ep = 2}, {"atoll"}).empty());
+  // No number of ranks has tensor parallelism, or 2^40 of them: nothing is promised.
+  for (const MeshSizes& sizes : {MeshSizes{.tp = 2}, MeshSizes{.pp = 1 << 20, .ep = 1 << 20}, MeshSizes{.pp = 0}}) {
+    CHECK_FALSE(message_of(2, sizes, {"atoll"}).empty());
+    CHECK(message_of(2, sizes, {"atoll"}).find("would work") == std::string::npos);
+  }
+}
+
+TEST_CASE("Quoted words are what a shell reads back") {
+  for (const std::string word : {"plain", "a b", "it's", "", "$HOME", "a\"b", "x;y", "model.name=[1, 2]", "*"}) CHECK(run("printf %s " + shell_quoted(word)).said == word);
+  CHECK(shell_quoted("train.lr.max=1e-3") == "train.lr.max=1e-3");
+}
+
+TEST_CASE("The line that would work does work") {
+  const Ran wrong = run(mpirun(3) + work().train("run.name=line train.steps=1 parallel.pp=2"));
+  REQUIRE(wrong.code == 64);
+  const size_t at = wrong.said.find("would work: ");
+  REQUIRE(at != std::string::npos);
+  CHECK(wrong.count("would work: ") == 1);
+  const std::string line = wrong.said.substr(at + 12, wrong.said.find('\n', at) - at - 12);
+  CAPTURE(line);
+  const Ran right = run("OMP_NUM_THREADS=1 " + line);
+  CAPTURE(right.said);
+  CHECK(right.code == 0);
+  CHECK_THAT(run(mpirun(3) + kAtoll + " verify golden tests/golden/deepseek_v3_tiny parallel.pp=2").said, Catch::Contains("-n 2 " ATOLL_PROGRAM " verify golden tests/golden/deepseek_v3_tiny parallel.pp=2"));
+}
+
+TEST_CASE("An error of several ranks, not of rank 0, is said once") {
+  // The other ranks are given a store that is not there: they fail after train has taken over SIGTERM.
+  const Ran ran = run(mpirun(1) + work().train("run.name=several parallel.ep=2") + " : -n 3 " + kAtoll + " train launch/recipes/debug.yaml data.store=/nowhere/store run.dir=" + work().path +
+                      " run.name=several parallel.ep=2");
+  CAPTURE(ran.said);
+  CHECK(ran.code == 65);
+  CHECK(ran.count("/nowhere/store: there is no such folder") == 1);
+}
