@@ -1,11 +1,9 @@
 // atoll train: threads per rank, affinity, signals; then the Trainer.
-#include <sched.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <csignal>
-#include <cstdlib>
 
 #include "kernels/base/log.h"
 #include "launch/commands.h"
@@ -17,37 +15,12 @@ namespace {
 std::atomic<int> stop_signal{0};  // a signal handler can reach nothing else
 void on_signal(int signal) { stop_signal = signal; }
 
-int cores_in_mask() {
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  return sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : 1;
-}
-
-// mpirun binds a rank to one core unless told otherwise; a rank that should have several threads takes back the cores of its host.
 HostInfo look_at_host(const MpiSession& session) {
-  HostInfo host;
-  host.ranks_on_host = session.host_size();
   char name[256] = {};
   gethostname(name, sizeof name - 1);
-  host.name = name;
-  const int online = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)), bound = cores_in_mask();
-  host.cores = bound;
-  if (session.world() == 1 && !std::getenv("OMPI_COMM_WORLD_SIZE")) return host;  // started by hand: the mask is the user's wish
-  if (bound >= std::max(1, online / host.ranks_on_host)) {
-    host.cores = std::max(bound, std::min(online, bound * host.ranks_on_host));
-    return host;
-  }
-  cpu_set_t all;
-  CPU_ZERO(&all);
-  for (int c = 0; c < online; ++c) CPU_SET(c, &all);
-  if (sched_setaffinity(0, sizeof all, &all) == 0) {
-    if (session.rank() == 0) log::info("mpirun bound each rank to " + std::to_string(bound) + " core(s); widened to the " + std::to_string(cores_in_mask()) + " of this host");
-    host.cores = cores_in_mask();
-  } else {
-    log::warn("mpirun bound this rank to " + std::to_string(bound) + " core(s) of " + std::to_string(online) + "; start it with `mpirun --bind-to none`");
-    host.cores = bound * host.ranks_on_host;
-  }
-  return host;
+  if (session.widened_from() > 0 && session.rank() == 0)
+    log::info("mpirun bound this rank to " + std::to_string(session.widened_from()) + " core(s); its host's ranks now share the " + std::to_string(session.host_cores()) + " that mpirun has (--bind-to core keeps them apart)");
+  return {.cores = session.host_cores(), .ranks_on_host = session.host_size(), .name = name};
 }
 }  // namespace
 

@@ -9,6 +9,7 @@
 
 #include "kernels/base/error.h"
 #include "launch/mpirun_line.h"
+#include "parallel/cores.h"
 
 using namespace atoll;
 namespace fs = std::filesystem;
@@ -94,6 +95,29 @@ TEST_CASE("The line that would work does work") {
   CAPTURE(right.said);
   CHECK(right.code == 0);
   CHECK_THAT(run(mpirun(3) + kAtoll + " verify golden tests/golden/deepseek_v3_tiny parallel.pp=2").said, Catch::Contains("-n 2 " ATOLL_PROGRAM " verify golden tests/golden/deepseek_v3_tiny parallel.pp=2"));
+}
+
+TEST_CASE("Threads follow the cores that the user gave, not those that mpirun bound a rank to") {
+  const int cores = num_cores(cores_of_process());
+  const auto threads_of = [](const std::string& prefix, const std::string& name) {  // rank 0's, as the banner says
+    const Ran ran = run("env -u OMP_NUM_THREADS " + prefix + " " + work().train("run.name=" + name + " train.steps=1"));
+    CAPTURE(ran.said);
+    REQUIRE(ran.code == 0);
+    const size_t at = ran.said.find(" thread", ran.said.find("rank 0: "));
+    REQUIRE(at != std::string::npos);
+    return std::atoi(ran.said.c_str() + ran.said.rfind(' ', at - 1));
+  };
+  const std::string mpi = "mpirun --allow-run-as-root --oversubscribe ";
+  std::string one;  // the first core that this process has
+  for (size_t c = 0; one.empty(); ++c)
+    if (cores_of_process()[c / 64] >> (c % 64) & 1) one = "taskset -c " + std::to_string(c) + " ";
+  CHECK(threads_of(mpi + "-n 1", "widened") == cores);
+  CHECK(threads_of(mpi + "--bind-to hwthread -n 1", "asked") == 1);
+  CHECK(threads_of(one + mpi + "-n 1", "taskset") == 1);
+  CHECK(threads_of(one + mpi + "--bind-to none -n 1", "unbound") == 1);
+  CHECK(threads_of(mpi + "--bind-to none -n 2", "shared") == std::max(1, cores / 2));
+  CHECK(threads_of(mpi + "--bind-to none -n 2 " + one, "crowded") == 1);
+  CHECK(threads_of(one, "alone") == 1);
 }
 
 TEST_CASE("An error of several ranks, not of rank 0, is said once") {
