@@ -23,6 +23,7 @@ std::unique_ptr<LoadedRun> load_run(const std::string& path, int threads) {
   run->step = meta.step;
   run->tokens = meta.tokens;
   run->sequences = meta.sequences;
+  run->data_fingerprint = meta.data_fingerprint;
   run->resolved_yaml = meta.resolved_config_yaml;
   run->config = parse_run_config(meta.resolved_config_yaml, run->directory + " (its configuration)");
   run->config.parallel.mesh = {};

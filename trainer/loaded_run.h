@@ -14,6 +14,7 @@ struct LoadedRun {
   int64_t step = 0, tokens = 0, sequences = 0;
   RunConfig config;
   std::string resolved_yaml;
+  std::string data_fingerprint;  // of the store it was trained on: what DataFeed::fingerprint() says of it
   std::unique_ptr<Communicator> world;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<Tokenizer> tokenizer;

@@ -301,11 +301,14 @@ TEST_CASE("The yardstick runs from a store: fitted on rows trained on, measured 
   const TestFolder folder;
   const auto store = make_store(folder, "s", 60, 300);
   Sampler sampler(store, {64, 3});
-  const auto result = score(fit_bigram(sampler, 100000), HeldOut(store, 64));
+  const auto result = score(fit_bigram(sampler, 100000), HeldOut(store, 64), 1 << 20);
   CHECK(result.tokens == store.info().heldout.tokens);
   CHECK(result.bytes == store.info().heldout.bytes);
   CHECK(result.nats_per_token() < 0.8 * std::log(400.0));
   CHECK(result.bits_per_byte() == Approx(result.sum_nats / std::log(2.0) / static_cast<double>(store.info().heldout.bytes)));
-  const auto less = score(fit_bigram(sampler, 20), HeldOut(store, 64));
+  const auto few = score(fit_bigram(sampler, 100000), HeldOut(store, 64), 3);  // the rows that a model was measured on, no others
+  CHECK(few.tokens == 3 * 64);
+  CHECK(few.sum_nats < result.sum_nats);
+  const auto less = score(fit_bigram(sampler, 20), HeldOut(store, 64), 1 << 20);
   CHECK(less.nats_per_token() > result.nats_per_token());
 }

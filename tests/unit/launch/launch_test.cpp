@@ -44,7 +44,7 @@ class Work {
     std::string name = (fs::temp_directory_path() / "atoll_launch_XXXXXX").native();
     if (!::mkdtemp(name.data())) throw std::runtime_error("no temporary folder");
     path = name;
-    const Ran made = run(kAtoll + " data prepare docs kernels/base data --tokenizer train:400 --held-out 20% --out " + path + "/store");
+    const Ran made = run(kAtoll + " data prepare docs data --tokenizer train:400 --held-out 15% --out " + path + "/store");
     if (made.code != 0) throw std::runtime_error(made.said);
   }
   ~Work() {
@@ -57,6 +57,20 @@ class Work {
 const Work& work() {
   static const Work made;
   return made;
+}
+
+const std::string& trained_run() {  // of one step, on one rank
+  static const std::string run_folder = [] {
+    const Ran made = run("OMP_NUM_THREADS=1 " + work().train("run.name=trained train.steps=1 train.threads=1"));
+    if (made.code != 0) throw std::runtime_error(made.said);
+    return work().path + "/trained";
+  }();
+  return run_folder;
+}
+// The number after `name` in a text of JSON, from `from` on.
+double number(const std::string& json, const std::string& name, size_t from = 0) {
+  const size_t at = json.find("\"" + name + "\": ", from);
+  return at == std::string::npos ? -1 : std::atof(json.c_str() + at + name.size() + 4);
 }
 
 std::string message_of(int world, const MeshSizes& sizes, const std::vector<std::string>& words) {
@@ -127,4 +141,39 @@ TEST_CASE("An error of several ranks, not of rank 0, is said once") {
   CAPTURE(ran.said);
   CHECK(ran.code == 65);
   CHECK(ran.count("/nowhere/store: there is no such folder") == 1);
+}
+
+TEST_CASE("The bigram model is fitted on the tokens trained on, and measured on the rows the model was measured on") {
+  const std::string eval = kAtoll + " eval " + trained_run() + " --threads 1 --json --bigram ";
+  const Ran few = run(eval + "--sequences 3"), all = run(eval);
+  CAPTURE(few.said, all.said);
+  REQUIRE((few.code == 0 && all.code == 0));
+  const auto bigram_of = [](const Ran& ran, const std::string& name) { return number(ran.said, name, ran.said.find("bigram")); };
+  CHECK(number(few.said, "labels") > 0);
+  CHECK(bigram_of(few, "labels") == number(few.said, "labels"));
+  CHECK(bigram_of(all, "labels") == number(all.said, "labels"));
+  CHECK(number(few.said, "labels") < number(all.said, "labels"));
+
+  // Other text in the same tokens: measured, and said to be other text; the bigram model stays that of the training tokens.
+  const std::string other = work().path + "/other", same_tokenizer = " --tokenizer " + work().path + "/store/tokenizer.model --held-out 15% --out ";
+  REQUIRE(run(kAtoll + " data prepare kernels/base" + same_tokenizer + other).code == 0);
+  const Ran elsewhere = run(eval + "--data " + other);
+  CAPTURE(elsewhere.said);
+  REQUIRE(elsewhere.code == 0);
+  CHECK(elsewhere.count("\"is_training_store\": false") == 1);
+  CHECK(few.count("\"is_training_store\": true") == 1);
+  // Its own store has other text now: nothing is fitted on what was not trained on.
+  const std::string store = work().path + "/store", kept = work().path + "/kept";
+  fs::rename(store, kept);
+  fs::rename(other, store);
+  const Ran changed = run(eval), without = run(kAtoll + " eval --threads 1 " + trained_run());
+  const Ran on_kept = run(eval + "--data " + kept);
+  fs::remove_all(store);
+  fs::rename(kept, store);
+  CHECK(changed.code == 65);
+  CHECK_THAT(changed.said, Catch::Contains("leave --bigram out"));
+  CHECK(without.code == 0);
+  CHECK_THAT(without.said, Catch::Contains("not the store it was trained on"));
+  CHECK(on_kept.code == 0);
+  CHECK(bigram_of(on_kept, "labels") == bigram_of(all, "labels"));
 }
