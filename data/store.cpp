@@ -138,6 +138,8 @@ TokenStore TokenStore::open(const std::string& folder) {
   store.tokenizer_ = std::make_shared<Tokenizer>(Tokenizer::load(base + "tokenizer.model"));
   if (store.tokenizer_->hash() != info.tokenizer_hash || store.tokenizer_->vocab_size() != info.vocab_size)
     throw DataError(base + "tokenizer.model: not the tokenizer this store was made with" + kAgain);
+  if (store.tokenizer_->eos_id() != info.eos_id)
+    throw DataError(detail::concat(base, "store.json: documents end with token ", info.eos_id, ", tokenizer.model's end of text is ", store.tokenizer_->eos_id(), kAgain));
   store.train_ = std::make_shared<TokenFile>(base + "train", info.vocab_size);
   store.heldout_ = std::make_shared<TokenFile>(base + "heldout", info.vocab_size);
   store.train_doc_bytes_ = std::make_shared<MappedFile>(base + "train.doc_bytes");

@@ -209,6 +209,16 @@ TEST_CASE("The tokenizer of another store is refused") {
   CHECK(complaint(folder / "store").find("not the tokenizer this store was made with") != std::string::npos);
 }
 
+TEST_CASE("A store whose end of text is not its tokenizer's is refused") {
+  const TestFolder folder;
+  make_store(folder / "store");
+  std::string json = read_bytes(folder / "store/store.json");
+  const std::string right = "\"eos_id\": " + std::to_string(tokenizer().eos_id());
+  REQUIRE(json.find(right) != std::string::npos);
+  folder.write("store/store.json", json.replace(json.find(right), right.size(), "\"eos_id\": 7"));
+  CHECK(complaint(folder / "store").find("documents end with token 7") != std::string::npos);
+}
+
 TEST_CASE("An unfinished store is never taken for one, and the next run clears it") {
   const TestFolder folder;
   {
