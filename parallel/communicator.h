@@ -120,7 +120,7 @@ std::unique_ptr<Communicator> mpi_world(int64_t largest_message = int64_t{1} << 
 
 // A world of one rank without MPI; its abort() ends the process.
 std::unique_ptr<Communicator> one_rank_world();
-// Runs `body(world communicator)` on `world` threads; rethrows the first error of any rank (the others are released with an error that is dropped).
+// Runs `body(world communicator)` on `world` threads; rethrows the first error of any rank, "rank 3: " before its message (the others are released with an error that is dropped).
 void run_ranks_as_threads(int world, const std::function<void(Communicator&)>& body);
 
 }  // namespace atoll

@@ -88,11 +88,15 @@ class MpiCommunicator final : public Communicator {
   void broadcast(void* data, int64_t bytes, int root) override {
     check_peer("broadcast", root, bytes, 0);
     for (int64_t begin = 0; begin < bytes; begin += largest_)
-      check_mpi(MPI_Bcast(static_cast<char*>(data) + begin, static_cast<int>(std::min(largest_, bytes - begin)), MPI_BYTE, root, comm_.get()), "MPI_Bcast", rank(), root, bytes);
+      run_collective("MPI_Ibcast", root, [&](MPI_Request* request) {
+        return MPI_Ibcast(static_cast<char*>(data) + begin, static_cast<int>(std::min(largest_, bytes - begin)), MPI_BYTE, root, comm_.get(), request);
+      });
     if (rank() != root) return count_received(bytes, root);
     for (int r = 0; r < size(); ++r) count_sent(bytes, r);
   }
-  void barrier() override { check_mpi(MPI_Barrier(comm_.get()), "MPI_Barrier", rank()); }
+  void barrier() override {
+    run_collective("MPI_Ibarrier", 0, [&](MPI_Request* request) { return MPI_Ibarrier(comm_.get(), request); });
+  }
   std::unique_ptr<Communicator> split(int color, int key) override {
     ATOLL_CHECK(color >= 0, "split on rank ", rank(), ": color ", color, " is negative");
     MPI_Comm part = MPI_COMM_NULL;
@@ -146,6 +150,17 @@ class MpiCommunicator final : public Communicator {
     state->statuses.clear();
     state->parts.clear();
     return state;
+  }
+  // MPI's own collectives, waited for as messages are: a blocking one would spin where ranks outnumber the cores.
+  template <class Post>
+  void run_collective(const char* call, int root, Post&& post) {
+    Posted* state = new_state(call);
+    Request request(state);
+    state->requests.push_back(MPI_REQUEST_NULL);
+    state->statuses.emplace_back();
+    state->parts.push_back({root, 0, false});
+    check_mpi(post(&state->requests.back()), call, rank(), root);
+    request.wait();
   }
   // One message, or ceil(bytes / largest) parts of one: both ends derive the same parts.
   template <class Post>

@@ -143,6 +143,16 @@ TEST_CASE("An error of several ranks, not of rank 0, is said once") {
   CHECK(ran.count("/nowhere/store: there is no such folder") == 1);
 }
 
+TEST_CASE("A mistyped option is refused, and told apart from a key with dashes") {
+  const Ran key = run(kAtoll + " train launch/recipes/debug.yaml --train.steps=5");
+  CHECK(key.code == 64);
+  CHECK_THAT(key.said, Catch::Contains("configuration keys have no dashes: write train.steps=5"));
+  const Ran option = run(kAtoll + " generate runs/x --promt=hello");
+  CHECK(option.code == 64);
+  CHECK_THAT(option.said, Catch::Contains("promt") && !Catch::Contains("no dashes"));
+  CHECK(run(kAtoll + " verify golden -- -=").code == 64);
+}
+
 TEST_CASE("The bigram model is fitted on the tokens trained on, and measured on the rows the model was measured on") {
   const std::string eval = kAtoll + " eval " + trained_run() + " --threads 1 --json --bigram ";
   const Ran few = run(eval + "--sequences 3"), all = run(eval);
