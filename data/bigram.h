@@ -23,7 +23,7 @@ class BigramModel {
  private:
   static constexpr int kBuckets = 24;  // log2 of c(a)
   struct Counts {
-    std::vector<uint64_t> pairs;   // a V + b: sorted, with repeats until compact()
+    std::vector<uint64_t> pairs;   // a V + b: sorted, each once
     std::vector<uint32_t> counts;
     std::vector<int64_t> row_sum, column_sum;
     int64_t total = 0;

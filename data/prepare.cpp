@@ -204,6 +204,8 @@ PrepareReport prepare_store(const PrepareOptions& options) {
   begin = Clock::now();
   const Tokenizer tokenizer = make_tokenizer(options, collection, reporter);
   report.tokenizer_seconds = seconds_since(begin);
+  if (!tokenizer.is_lossless())
+    log::warn("with this tokenizer, decoding does not give every text back byte for byte (a dummy prefix, a normaliser, or unknown characters): bits per byte will count the bytes that tokens spell");
   begin = Clock::now();
   StoreWriter writer(options.out, tokenizer);
   write_documents(tokenizer, collection, usable_threads(options.num_threads), writer, reporter);

@@ -40,8 +40,8 @@ int evaluate_command(const std::string& path, const std::string& store, int64_t 
     bigram = score(fit_bigram((trained_on ? *trained_on : feed).sampler(), run->sequences), feed.heldout(), count);
   }
   if (json) {
-    std::string out = fmt::format("{{\"checkpoint\": \"{}\", \"step\": {}, \"tokens_trained\": {}, \"loss\": {:.6f}, \"bits_per_byte\": {:.6f}, \"labels\": {}, \"bytes\": {}, \"is_training_store\": {}", run->directory,
-                                  run->step, run->tokens, loss.nats_per_token, loss.bits_per_byte, loss.labels, loss.bytes, is_training_store);
+    std::string out = fmt::format("{{\"checkpoint\": \"{}\", \"step\": {}, \"tokens_trained\": {}, \"loss\": {:.6f}, \"bits_per_byte\": {:.6f}, \"labels\": {}, \"bytes\": {}, \"is_training_store\": {}, \"is_lossless_tokenizer\": {}",
+                                  run->directory, run->step, run->tokens, loss.nats_per_token, loss.bits_per_byte, loss.labels, loss.bytes, is_training_store, run->tokenizer->is_lossless());
     if (!loss.mtp_nats_per_token.empty()) out += fmt::format(", \"mtp_loss\": {:.6f}", loss.mtp_nats_per_token[0]);
     if (bigram) out += fmt::format(", \"bigram\": {{\"loss\": {:.6f}, \"bits_per_byte\": {:.6f}, \"labels\": {}}}", bigram->nats_per_token(), bigram->bits_per_byte(), bigram->tokens);
     fmt::print("{}}}\n", out);
@@ -49,6 +49,8 @@ int evaluate_command(const std::string& path, const std::string& store, int64_t 
   }
   fmt::print("{} (step {}, {} tokens)\nheld-out: {:.4f} nats/token, {:.4f} bits/byte ({} tokens, {} bytes of {}{})\n", run->directory, run->step, run->tokens, loss.nats_per_token,
              loss.bits_per_byte, loss.labels, loss.bytes, config.data.store, is_training_store ? "" : ", not the store it was trained on");
+  if (!run->tokenizer->is_lossless())
+    fmt::print("bits/byte is of the bytes that tokens spell: this tokenizer does not keep every byte of a text (the held-out text has {} in all)\n", feed.store().info().heldout.bytes);
   if (bigram)
     fmt::print("bigram model fitted on the same training tokens: {:.4f} nats/token, {:.4f} bits/byte; the model is {:.4f} nats/token {}\n", bigram->nats_per_token(), bigram->bits_per_byte(),
                std::abs(bigram->nats_per_token() - loss.nats_per_token), loss.nats_per_token < bigram->nats_per_token() ? "better" : "WORSE");

@@ -187,3 +187,16 @@ TEST_CASE("The bigram model is fitted on the tokens trained on, and measured on 
   CHECK(on_kept.code == 0);
   CHECK(bigram_of(on_kept, "labels") == bigram_of(all, "labels"));
 }
+
+TEST_CASE("Bits per byte under a tokenizer that changes text are said to be of the tokens' bytes") {
+  const std::string store = work().path + "/foreign";
+  const Ran made = run(kAtoll + " data prepare docs data --tokenizer tests/golden/tokenizer/sentencepiece/spm.model --held-out 15% --out " + store);
+  CAPTURE(made.said);
+  REQUIRE(made.code == 0);
+  CHECK(made.count("bits per byte will count the bytes that tokens spell") == 1);
+  const Ran trained = run(kAtoll + " train launch/recipes/debug.yaml data.store=" + store + " run.dir=" + work().path + " run.name=of_foreign train.steps=1 train.threads=1 model.vocab_size=8000");
+  CAPTURE(trained.said);
+  REQUIRE(trained.code == 0);
+  CHECK(run(kAtoll + " eval --threads 1 --sequences 2 " + work().path + "/of_foreign").count("bits/byte is of the bytes that tokens spell") == 1);
+  CHECK(run(kAtoll + " eval --threads 1 --sequences 2 " + trained_run()).count("bits/byte is of the bytes that tokens spell") == 0);
+}
