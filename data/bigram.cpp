@@ -108,11 +108,11 @@ double BigramModel::log_prob(int32_t previous, int32_t token) const {
   return std::log((row > 0 ? w : 0) * bigram + (1 - (row > 0 ? w : 0)) * unigram(counts_, token));
 }
 
-HeldOutScore score(const BigramModel& model, const HeldOut& held_out) {
+HeldOutScore score(const BigramModel& model, const HeldOut& held_out, int64_t num_rows) {
   HeldOutScore score;
   const auto S = static_cast<size_t>(held_out.seq_len());
   std::vector<int32_t> input_S(S), label_S(S), boundaries;
-  for (int64_t row = 0; row < held_out.num_rows(); ++row) {
+  for (int64_t row = 0; row < std::min(num_rows, held_out.num_rows()); ++row) {
     const auto counts = held_out.fill_row(row, input_S, label_S, boundaries);
     score.tokens += counts.tokens;
     score.bytes += counts.bytes;
@@ -126,7 +126,7 @@ BigramModel fit_bigram(Sampler& sampler, int64_t num_rows) {
   BigramModel model(sampler.store().info().vocab_size);
   const auto S = static_cast<size_t>(sampler.seq_len());
   std::vector<int32_t> input_S(S), label_S(S), boundaries;
-  const int64_t rows_of_epoch = (sampler.tokens_per_epoch() + sampler.seq_len() - 1) / sampler.seq_len();
+  const int64_t rows_of_epoch = std::max<int64_t>(1, sampler.tokens_per_epoch() / sampler.seq_len());  // as stream_row has it
   for (int64_t row = 0; row < std::min(num_rows, rows_of_epoch); ++row) {
     sampler.fill_row(row, input_S, label_S, boundaries);
     model.add_row(input_S, label_S);

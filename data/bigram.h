@@ -23,7 +23,7 @@ class BigramModel {
  private:
   static constexpr int kBuckets = 24;  // log2 of c(a)
   struct Counts {
-    std::vector<uint64_t> pairs;   // a V + b: sorted, with repeats until compact()
+    std::vector<uint64_t> pairs;   // a V + b: sorted, each once
     std::vector<uint32_t> counts;
     std::vector<int64_t> row_sum, column_sum;
     int64_t total = 0;
@@ -46,7 +46,7 @@ struct HeldOutScore {
   double nats_per_token() const { return tokens > 0 ? sum_nats / static_cast<double>(tokens) : 0; }
   double bits_per_byte() const { return atoll::bits_per_byte(sum_nats, bytes); }
 };
-HeldOutScore score(const BigramModel& model, const HeldOut& held_out);
+HeldOutScore score(const BigramModel& model, const HeldOut& held_out, int64_t num_rows);  // on held-out rows [0, num_rows)
 BigramModel fit_bigram(Sampler& sampler, int64_t num_rows);  // on rows [0, num_rows) of a run; further epochs add nothing and are left out
 
 }  // namespace atoll

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <set>
@@ -25,24 +26,29 @@ struct HashOfHash {
   size_t operator()(const Hash128& h) const { return h.low; }
 };
 
-bool read_file(const std::string& path, std::string& bytes) {
+// 0, or the errno that says why not.
+int read_file(const std::string& path, std::string& bytes) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
+  if (fd < 0) return errno;
   struct stat info {};
-  bool is_good = ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  int error = ::fstat(fd, &info) != 0 ? errno : S_ISREG(info.st_mode) ? 0 : EINVAL;
   bytes.clear();
-  if (is_good) bytes.resize(static_cast<size_t>(info.st_size));
+  try {
+    if (error == 0) bytes.resize(static_cast<size_t>(info.st_size));
+  } catch (const std::bad_alloc&) {
+    error = ENOMEM;
+  }
   size_t done = 0;
-  while (is_good && done < bytes.size()) {
+  while (error == 0 && done < bytes.size()) {
     const ssize_t got = ::read(fd, bytes.data() + done, bytes.size() - done);
     if (got < 0 && errno == EINTR) continue;
-    is_good = got >= 0;
+    if (got < 0) error = errno;
     if (got <= 0) break;
     done += static_cast<size_t>(got);
   }
   bytes.resize(done);
   ::close(fd);
-  return is_good;
+  return error;
 }
 
 // Names of regular files below a folder, in byte order. Links inside it are not followed: their targets are elsewhere in the text or not ours.
@@ -67,24 +73,37 @@ void walk(const fs::path& folder, std::vector<std::string>& files, CollectReport
   }
 }
 
-std::vector<std::string> list_files(const CollectOptions& options, CollectReport& report) {
-  std::vector<std::string> files;
+struct ListedFile {
+  std::string path;
+  bool is_named = false;  // by the user; else found in a folder
+};
+
+std::vector<ListedFile> list_files(const CollectOptions& options, CollectReport& report) {
+  std::vector<ListedFile> files;
+  std::set<std::string> named, seen;  // a folder may be named twice, or inside another one, and a file beside its folder
+  const auto normal = [](const std::string& path) { return fs::path(path).lexically_normal().native(); };
   for (const auto& path : options.paths) {
     std::error_code error;
     const auto status = fs::status(path, error);  // a link named by the user is followed
-    if (!fs::exists(status)) throw ConfigError(path + " does not exist; name files or folders with text");
+    if (status.type() == fs::file_type::not_found) throw ConfigError(path + " does not exist; name files or folders with text");
+    if (status.type() == fs::file_type::none) throw ConfigError(path + " cannot be looked at (" + error.message() + ")");
     if (fs::is_directory(status)) {
       std::string trimmed = path;
       while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-      walk(trimmed, files, report);
+      fs::directory_iterator first(trimmed, error);
+      if (error) throw ConfigError(path + " cannot be read (" + error.message() + ")");
+      std::vector<std::string> found;
+      walk(trimmed, found, report);
+      for (std::string& file : found) files.push_back({std::move(file)});
     } else if (fs::is_regular_file(status)) {
-      files.push_back(path);
+      files.push_back({path});
+      named.insert(normal(path));
     } else {
       throw ConfigError(path + " is neither a file nor a folder");
     }
   }
-  std::set<std::string> seen;  // a folder named twice, or inside another one
-  std::erase_if(files, [&](const std::string& file) { return !seen.insert(fs::path(file).lexically_normal().native()).second; });
+  for (ListedFile& file : files) file.is_named = named.count(normal(file.path)) > 0;
+  std::erase_if(files, [&](const ListedFile& file) { return !seen.insert(normal(file.path)).second; });
   return files;
 }
 
@@ -143,7 +162,7 @@ bool to_text(std::string& bytes, bool* was_latin1) {
 
 std::string read_text(const SourceFile& file) {
   std::string bytes;
-  if (!read_file(file.path, bytes)) throw DataError(file.path + " can no longer be read; run the command again");
+  if (const int error = read_file(file.path, bytes)) throw DataError(file.path + " can no longer be read (" + std::strerror(error) + "); run the command again");
   if (!to_text(bytes) || xxh3_128(bytes) != file.hash) throw DataError(file.path + " changed while the store was being made; run the command again");
   return bytes;
 }
@@ -152,16 +171,21 @@ Collection collect(const CollectOptions& options, const Progress& progress) {
   if (options.paths.empty()) throw ConfigError("no text given: name at least one file or folder");
   Collection collection;
   auto& [files, report] = collection;
-  const auto names = list_files(options, report);
+  const auto listed = list_files(options, report);
   std::unordered_set<Hash128, HashOfHash> seen;
   std::string bytes;
   int64_t looked_at = 0;
-  for (const auto& name : names) {
-    if (progress) progress("reading", ++looked_at, static_cast<int64_t>(names.size()));
+  for (const auto& [name, is_named] : listed) {
+    if (progress) progress("reading", ++looked_at, static_cast<int64_t>(listed.size()));
     std::error_code error;
     const auto size = fs::file_size(name, error);
-    if (!error && size > static_cast<uintmax_t>(options.max_file_bytes)) { ++report.too_large; continue; }
-    if (!read_file(name, bytes)) { ++report.unreadable; continue; }
+    if (!is_named && !error && size > static_cast<uintmax_t>(options.max_file_bytes)) { ++report.too_large; continue; }
+    if (const int why = read_file(name, bytes)) {
+      if (why == ENOMEM) throw DataError(detail::concat(name, " has ", size, " bytes, which this machine has no memory for; split it into files, one a document"));
+      if (is_named) throw DataError(name + " cannot be read (" + std::strerror(why) + ")");
+      ++report.unreadable;
+      continue;
+    }
     if (bytes.empty()) { ++report.empty; continue; }
     bool was_latin1 = false;
     if (!to_text(bytes, &was_latin1)) { ++report.binary; continue; }
@@ -197,7 +221,7 @@ std::string describe(const CollectReport& r) {
   add(r.binary, "binary");
   add(r.empty, "empty");
   add(r.unreadable, "unreadable");
-  add(r.too_large, "too large");
+  add(r.too_large, "found in folders and larger than 1 GiB (name such a file itself and it is read)");
   add(r.symlinks, "symbolic links");
   add(r.special, "devices, sockets or pipes");
   if (r.latin1 > 0) out << "; " << r.latin1 << " files are not UTF-8 and were read as Latin-1";

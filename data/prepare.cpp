@@ -65,6 +65,17 @@ std::string request_hash(const PrepareOptions& options, const Collection& collec
   return hasher.digest().hex();
 }
 
+std::vector<int32_t> encode_file(const Tokenizer& tokenizer, const SourceFile& file) {
+  const std::string text = read_text(file);  // its errors name the file
+  try {
+    return tokenizer.encode(text);
+  } catch (const Error& e) {
+    throw Error(file.path + ": " + e.what(), e.code());
+  } catch (const std::exception& e) {  // out of memory, or the library's own
+    throw DataError(fmt::format("{}: its {} bytes cannot be tokenized ({}); split it into files, one a document", file.path, file.bytes, e.what()));
+  }
+}
+
 std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer, const std::vector<SourceFile>& files, size_t begin, size_t end, int num_threads) {
   std::vector<std::vector<int32_t>> tokens(end - begin);
   std::atomic<size_t> next{begin};
@@ -72,7 +83,7 @@ std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer, const
   std::mutex mutex;
   const auto work = [&] {
     try {
-      for (size_t i; (i = next++) < end;) tokens[i - begin] = tokenizer.encode(read_text(files[i]));
+      for (size_t i; (i = next++) < end;) tokens[i - begin] = encode_file(tokenizer, files[i]);
     } catch (...) {
       const std::lock_guard lock(mutex);
       if (!failure) failure = std::current_exception();
@@ -176,7 +187,7 @@ PrepareReport prepare_store(const PrepareOptions& options) {
   report.collected = collection.report;
   report.collect_seconds = seconds_since(begin);
   if (options.held_out_fraction > 0 && collection.report.held_out_files == 0)
-    log::warn("no file was held out (whole files are, by content); there are few files: a larger --held-out gives some");
+    log::warn("no file was held out (whole files are, by content): where there are few files, ask for a larger --held-out or split them, one document a file");
 
   const bool is_trained = options.tokenizer.train_pieces > 0;
   const std::string tokenizer_name = is_trained ? fmt::format("train {} sample {}", options.tokenizer.train_pieces, options.max_tokenizer_sample_bytes)
@@ -185,6 +196,7 @@ PrepareReport prepare_store(const PrepareOptions& options) {
   if (is_token_store(options.out)) {
     report.store = TokenStore::open(options.out).info();
     if (report.store.request_hash != request) throw DataError(options.out + ": is a token store of other text or options; give another --out, or remove it");
+    clear_marker(options.out);
     report.is_reused = true;
     return report;
   }
@@ -192,6 +204,8 @@ PrepareReport prepare_store(const PrepareOptions& options) {
   begin = Clock::now();
   const Tokenizer tokenizer = make_tokenizer(options, collection, reporter);
   report.tokenizer_seconds = seconds_since(begin);
+  if (!tokenizer.is_lossless())
+    log::warn("with this tokenizer, decoding does not give every text back byte for byte (a dummy prefix, a normaliser, or unknown characters): bits per byte will count the bytes that tokens spell");
   begin = Clock::now();
   StoreWriter writer(options.out, tokenizer);
   write_documents(tokenizer, collection, usable_threads(options.num_threads), writer, reporter);

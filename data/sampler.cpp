@@ -102,23 +102,8 @@ void Sampler::fill_row(int64_t row, std::span<int32_t> input_S, std::span<int32_
   for (size_t b = 1; b + 1 < boundaries.size(); ++b) label_S[static_cast<size_t>(boundaries[b]) - 1] = kIgnoredLabel;
 }
 
-bool Sampler::starts_epoch(int64_t first, int64_t count) const {
-  if (count <= 0) return false;
-  const int64_t S = options_.seq_len, total = tokens_per_epoch();
-  const int64_t last = ((first + count) * S - 1) / total;
-  return first == 0 ? last > 0 : last > (first * S - 1) / total;
-}
-
 std::string Sampler::fingerprint() const {
   return xxh3_hex(detail::concat(store_.fingerprint(), " seq_len ", options_.seq_len, " document_mask ", options_.document_mask));
-}
-
-int64_t Sampler::resume(const SamplerState& state) const {
-  if (state.fingerprint != fingerprint())
-    throw ConfigError("the data of this run are not those it began with (token store " + store_.folder() + ", tokenizer, sequence length or document mask): give the same, or start a new run");
-  if (state.seed != options_.seed) throw ConfigError(detail::concat("the run began with data seed ", state.seed, ", not ", options_.seed, "; give that one, or start a new run"));
-  ATOLL_CHECK(state.next_row >= 0, "row ", state.next_row);
-  return state.next_row;
 }
 
 HeldOut::HeldOut(TokenStore store, int64_t seq_len, bool document_mask) : store_(std::move(store)), seq_len_(seq_len), document_mask_(document_mask) { check_seq_len(seq_len); }

@@ -19,12 +19,6 @@ struct SamplerOptions {
   bool document_mask = false;  // true: a document sees only itself, and the label of its last token (EOS) is ignored; false: V3, one text
 };
 
-struct SamplerState {  // rides in checkpoints
-  int64_t next_row = 0;
-  uint64_t seed = 0;
-  std::string fingerprint;  // of what the order depends on besides: store, tokenizer, sequence length, document mask
-};
-
 class Sampler {  // not shared between threads: it caches two epochs' orders (12 bytes a document)
  public:
   Sampler(TokenStore store, SamplerOptions options);
@@ -35,15 +29,11 @@ class Sampler {  // not shared between threads: it caches two epochs' orders (12
   int64_t stream_row(int64_t row) const;  // a permutation of each run of tokens_per_epoch() / S rows
   int64_t tokens_per_epoch() const { return store_.train().num_tokens(); }
   int64_t epoch_of(int64_t row) const { return row * options_.seq_len / tokens_per_epoch(); }  // of the row's first token; counts from 0
-  // Rows [first, first + count) reach into an epoch that row first-1 had not: "the store is used up, epoch N begins".
-  bool starts_epoch(int64_t first, int64_t count) const;
   int64_t seq_len() const { return options_.seq_len; }
-  double epochs_at(int64_t row) const { return static_cast<double>(row * options_.seq_len) / static_cast<double>(tokens_per_epoch()); }
   std::vector<int32_t> document_order(int64_t epoch) const;
 
+  // Of what a row depends on besides seed and number: store, tokenizer, sequence length, document mask. Checkpoints carry it.
   std::string fingerprint() const;
-  SamplerState state(int64_t next_row) const { return {next_row, options_.seed, fingerprint()}; }
-  int64_t resume(const SamplerState& state) const;  // the next row; ConfigError when the data or the order is another
   const TokenStore& store() const { return store_; }
 
  private:
@@ -64,7 +54,7 @@ struct HeldOutRow {
 };
 
 // The held-out split in store order, after one EOS that starts it: without document_mask each of its tokens is a label exactly once, so the rows'
-// bytes add up to the split's bytes. With document_mask no document's first token is predicted, and its bytes do not count.
+// bytes add up to the split's bytes (if the tokenizer is lossless). With document_mask no document's first token is predicted, and its bytes do not count.
 class HeldOut {
  public:
   HeldOut(TokenStore store, int64_t seq_len, bool document_mask = false);

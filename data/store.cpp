@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -22,6 +23,7 @@ namespace {
 
 constexpr char kFormat[] = "atoll token store";
 constexpr int kVersion = 1;
+constexpr char kMarker[] = "unfinished";  // of a partial folder: that it is ours, and the lock
 constexpr char kAgain[] = "; make the store again (atoll data prepare) or copy it again";
 
 Json to_json(const SplitInfo& split) {
@@ -136,6 +138,8 @@ TokenStore TokenStore::open(const std::string& folder) {
   store.tokenizer_ = std::make_shared<Tokenizer>(Tokenizer::load(base + "tokenizer.model"));
   if (store.tokenizer_->hash() != info.tokenizer_hash || store.tokenizer_->vocab_size() != info.vocab_size)
     throw DataError(base + "tokenizer.model: not the tokenizer this store was made with" + kAgain);
+  if (store.tokenizer_->eos_id() != info.eos_id)
+    throw DataError(detail::concat(base, "store.json: documents end with token ", info.eos_id, ", tokenizer.model's end of text is ", store.tokenizer_->eos_id(), kAgain));
   store.train_ = std::make_shared<TokenFile>(base + "train", info.vocab_size);
   store.heldout_ = std::make_shared<TokenFile>(base + "heldout", info.vocab_size);
   store.train_doc_bytes_ = std::make_shared<MappedFile>(base + "train.doc_bytes");
@@ -155,6 +159,11 @@ int64_t TokenStore::document_bytes(bool is_heldout, int64_t document) const {
   const auto& split = is_heldout ? info_.heldout : info_.train;
   ATOLL_CHECK(document >= 0 && document < split.documents, "document ", document, " of ", split.documents);
   return i64_at(is_heldout ? *heldout_doc_bytes_ : *train_doc_bytes_, document);
+}
+
+void clear_marker(const std::string& folder) {
+  std::error_code error;
+  fs::remove(without_slash(folder) + "/" + kMarker, error);  // where it cannot be removed, it stays: nobody reads it
 }
 
 void verify_token_store(const std::string& folder) {
@@ -194,8 +203,18 @@ struct StoreWriter::State {
 
   ~State() {
     std::error_code error;
-    if (is_ours) fs::remove_all(partial, error);
+    if (is_ours) {
+      clear();
+      fs::remove_all(partial, error);
+    }
     if (lock >= 0) ::close(lock);
+  }
+  void clear() {  // all but the marker, which is the last to go
+    std::error_code error;
+    for (fs::directory_iterator it(partial, error), end; !error && it != end; it.increment(error)) {
+      std::error_code ignored;
+      if (it->path().filename() != kMarker) fs::remove_all(it->path(), ignored);
+    }
   }
 };
 
@@ -205,19 +224,19 @@ StoreWriter::StoreWriter(const std::string& folder, const Tokenizer& tokenizer) 
   std::error_code error;
   if (fs::exists(s.folder, error) && !(fs::is_directory(s.folder, error) && fs::is_empty(s.folder, error)))
     throw DataError(s.folder + ": exists already; give another --out, or remove it");
-  const std::string marker = s.partial + "/unfinished";
+  const std::string marker = s.partial + "/" + kMarker;
   if (fs::exists(s.partial, error) && !fs::exists(marker, error) && !fs::is_empty(s.partial, error))
     throw DataError(s.partial + ": is in the way and not an unfinished store; move it away");
   fs::create_directories(s.partial, error);
   if (error) throw DataError(s.partial + ": cannot be made (" + error.message() + "); give an --out you may write to");
   s.lock = ::open(marker.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (s.lock < 0) throw DataError(marker + ": cannot be written (" + std::strerror(errno) + ")");
-  if (::flock(s.lock, LOCK_EX | LOCK_NB) != 0) {
-    throw DataError(s.partial + ": another process is making this store now; wait for it, or give another --out");
-  }
+  if (::flock(s.lock, LOCK_EX | LOCK_NB) != 0) throw DataError(s.partial + ": another process is making this store now; wait for it, or give another --out");
+  struct stat locked {}, named {};  // between opening and locking, another process may have finished and moved the folder away
+  if (::fstat(s.lock, &locked) != 0 || ::stat(marker.c_str(), &named) != 0 || locked.st_ino != named.st_ino)
+    throw DataError(s.partial + ": another process has just made this store; run the command again");
   s.is_ours = true;
-  for (const auto& entry : fs::directory_iterator(s.partial))
-    if (entry.path().filename() != "unfinished") fs::remove_all(entry.path(), error);
+  s.clear();
   const TokenType type = token_type_for(tokenizer.vocab_size());
   s.files[0] = std::make_unique<TokenFileWriter>(s.partial + "/train", type);
   s.files[1] = std::make_unique<TokenFileWriter>(s.partial + "/heldout", type);
@@ -251,14 +270,15 @@ StoreInfo StoreWriter::commit(const std::string& held_out_rule, const std::strin
   const StoreInfo info{s.tokenizer.hash(), s.tokenizer.vocab_size(), s.tokenizer.eos_id(), s.splits[0], s.splits[1], held_out_rule, request_hash, made_from};
   // Paths may hold bytes that are not UTF-8: they are replaced rather than refused.
   write_synced(s.partial + "/store.json", to_json(info).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  // The marker goes after the rename: a partial folder without it would be taken for someone else's. A finished store that still has it is whole.
   std::error_code error;
-  fs::remove(s.partial + "/unfinished", error);
   sync_folder(s.partial);
   fs::rename(s.partial, s.folder, error);
   if (error) throw DataError(s.folder + ": the finished store cannot be moved there (" + error.message() + ")");
   s.is_ours = false;
   const auto parent = fs::path(s.folder).parent_path().native();
   sync_folder(parent.empty() ? "." : parent);
+  clear_marker(s.folder);
   return info;
 }
 

@@ -118,7 +118,11 @@ class TokenStore {
 bool is_token_store(const std::string& folder);     // has a store.json of ours; says nothing about its health
 void verify_token_store(const std::string& folder);  // opens it and compares every hash, every document's bytes; DataError
 
-// Makes `folder` appear at once: files go to `<folder>.partial` (locked; one left by an interrupted run is cleared), commit() renames.
+// What an interruption right after the rename leaves in a whole store: the lock file "unfinished".
+void clear_marker(const std::string& folder);
+
+// Makes `folder` appear at once: files go to `<folder>.partial` (locked; one left by an interrupted run is cleared), commit() renames. At every moment
+// there is either a partial folder with its marker, which the next writer clears, or a whole store: a kill anywhere leaves nothing to move by hand.
 class StoreWriter {
  public:
   StoreWriter(const std::string& folder, const Tokenizer& tokenizer);

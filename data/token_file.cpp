@@ -194,12 +194,15 @@ void TokenFileWriter::add_sequence(std::span<const int32_t> tokens) {
   if (type_ == TokenType::kI32) {
     bin_->add(tokens.data(), 4 * tokens.size());
   } else {
-    std::vector<uint16_t> narrow(tokens.size());
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      ATOLL_CHECK(tokens[i] >= 0 && tokens[i] <= 65535, "token ", tokens[i], " does not fit u16");
-      narrow[i] = static_cast<uint16_t>(tokens[i]);
+    std::vector<uint16_t> narrow;
+    for (std::span<const int32_t> rest = tokens; !rest.empty(); rest = rest.subspan(narrow.size())) {
+      narrow.resize(std::min<size_t>(rest.size(), 1 << 16));
+      for (size_t i = 0; i < narrow.size(); ++i) {
+        ATOLL_CHECK(rest[i] >= 0 && rest[i] <= 65535, "token ", rest[i], " does not fit u16");
+        narrow[i] = static_cast<uint16_t>(rest[i]);
+      }
+      bin_->add(narrow.data(), 2 * narrow.size());
     }
-    bin_->add(narrow.data(), 2 * narrow.size());
   }
   lengths_.push_back(static_cast<int32_t>(tokens.size()));
   num_tokens_ += static_cast<int64_t>(tokens.size());

@@ -16,6 +16,10 @@ namespace atoll {
 
 namespace {
 
+// SentencePiece takes memory and time beyond proportion for long texts, and its sizes are ints.
+constexpr size_t kLongestLine = 64 << 10;  // of a tokenizer that works line by line
+constexpr size_t kLongestText = 1 << 20;   // of any other
+
 constexpr char kSpaceMark[] = "\xE2\x96\x81";  // U+2581, how SentencePiece spells a space
 
 std::string with_spaces(std::string text) {
@@ -33,6 +37,7 @@ struct Tokenizer::Model {
   std::vector<std::string> pieces, bytes;  // by id
   std::array<int32_t, 256> byte_id{};
   bool is_lossless = false;
+  bool is_space_implied = false;  // a dummy prefix: a text's first word is spelled as if a space came before it
   bool is_split_by_line = false;  // no piece goes on after a newline: lines can be encoded one by one, which is faster
 
   void encode_plain(std::string_view text, std::vector<int32_t>& ids) const {
@@ -112,18 +117,40 @@ Tokenizer Tokenizer::from_serialized(std::string bytes, const std::string& origi
     model->is_lossless = back == probe;
   }
   model->is_split_by_line = model->is_lossless && is_line_end_last;
+  if (!model->is_lossless) {
+    std::vector<int32_t> whole, parts;
+    model->encode_plain("a b", whole);
+    model->encode_plain("a", parts);
+    model->encode_plain("b", parts);
+    model->is_space_implied = parts == whole;
+  }
   return Tokenizer(std::move(model));
 }
 
+namespace {
+// How much of `text` goes to SentencePiece at once: all of it, or up to `most` bytes, cut before a space if there is one in the second half, else between characters.
+size_t part_length(std::string_view text, size_t most) {
+  if (text.size() <= most) return text.size();
+  const size_t space = text.rfind(' ', most);
+  if (space != std::string_view::npos && space > most / 2) return space;
+  size_t length = most;
+  while (length > most - 3 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
+  return length;
+}
+}  // namespace
+
 void Tokenizer::encode_to(std::string_view text, std::vector<int32_t>& ids) const {
-  if (text.empty()) return;
-  if (!model_->is_lossless) return model_->encode_plain(text, ids);
-  if (!model_->is_split_by_line) return model_->encode_lossless(text, ids);
   while (!text.empty()) {
-    const size_t newline = text.find('\n');
-    const size_t length = newline == std::string_view::npos ? text.size() : newline + 1;
-    model_->encode_lossless(text.substr(0, length), ids);
-    text.remove_prefix(length);
+    std::string_view part = text;
+    if (model_->is_split_by_line) {
+      const size_t newline = text.find('\n');
+      if (newline != std::string_view::npos) part = text.substr(0, newline + 1);
+    }
+    part = part.substr(0, part_length(part, model_->is_split_by_line ? kLongestLine : kLongestText));
+    if (model_->is_lossless) model_->encode_lossless(part, ids);
+    else model_->encode_plain(part, ids);
+    text.remove_prefix(part.size());
+    if (model_->is_space_implied && !text.empty() && text.front() == ' ') text.remove_prefix(1);
   }
 }
 

@@ -1,6 +1,7 @@
 // Tokenizer: a SentencePiece model. The serialized model is the tokenizer's identity: it lies in the token store, rides in checkpoints, and
 // its hash says whether two of them mean the same ids. Policy: a lossless model (byte pieces for all 256 bytes, no normalisation, no dummy
-// prefix: what train_tokenizer makes) gives decode(encode(x)) == x for any bytes; any other model does exactly what SentencePiece does.
+// prefix: what train_tokenizer makes) gives decode(encode(x)) == x for any bytes; any other model does exactly what SentencePiece does. Texts without a place to cut go in parts: lines
+// beyond 64 KB (a lossless model's), texts beyond 1 MB (another's), cut before a space or between characters.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -29,7 +29,7 @@ void add_data(CLI::App& app, Command& chosen) {
   CLI::App* prepare = data->add_subcommand("prepare", "make a token store from text files and folders");
   static PrepareOptions options;
   static std::string tokenizer = "train:4096", held_out = "1%";
-  prepare->add_option("paths", options.paths, "text files, or folders that are walked (binary and empty files are skipped and counted)")->required();
+  prepare->add_option("paths", options.paths, "text files, and folders that are walked. Each file is one document. In folders, links, hidden folders and files above 1 GiB are left out; binary and empty files are left out anywhere; all is counted")->required();
   prepare->add_option("--tokenizer", tokenizer, "train:PIECES trains a SentencePiece BPE on this text; else a .model file")->capture_default_str();
   prepare->add_option("--held-out", held_out, "share of whole files kept for evaluation, chosen by content hash; near duplicates of training files leave it")->capture_default_str();
   prepare->add_option("--out", options.out, "folder of the store; appears at once when all is done")->required();

@@ -5,7 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
+#include <optional>
 #include <thread>
 
 #include "kernels/base/error.h"
@@ -20,22 +22,38 @@ std::string host_name() {
   return name;
 }
 
-// Where every rank fails alike (a bad key, a missing file), rank 0 speaks and ends the job before the others' turn comes.
-void wait_for_turn(const MpiSession& session) {
-  if (session.world() > 1 && session.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(3000 + 50 * std::min(session.rank(), 40)));
+// Where every rank fails alike (a bad key, a missing file), rank 0 speaks and ends the job before the others' turn comes. Where some of the others
+// do, the first of them: each has a time of its own, within some seconds, and the end of the job (SIGTERM) finds no handler that would let it speak on.
+void wait_for_turn(int rank, int world) {
+  std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGINT, SIG_DFL);
+  if (rank == 0) return;
+  const int64_t step = std::min(200000, 4000000 / world);
+  std::this_thread::sleep_for(std::chrono::microseconds(3000000 + rank * step));
 }
 
-int fail(MpiSession& session, const std::string& phase, const std::string& what, int code) {
-  wait_for_turn(session);
+int fail(const MpiSession* session, const std::string& phase, const std::string& what, int code) {
+  const bool is_one_process = session != nullptr && session->world() == 1;
+  if (session != nullptr && session->world() > 1) wait_for_turn(session->rank(), session->world());
   const bool is_users = code == static_cast<int>(ExitCode::kConfig) || code == static_cast<int>(ExitCode::kData);
   std::string text = "atoll: error";
-  if (session.world() > 1 || !is_users) text += " on rank " + std::to_string(session.rank()) + " (host " + host_name() + ")";
+  if (session != nullptr && !is_one_process) text += " on rank " + std::to_string(session->rank()) + " (host " + host_name() + ")";
+  else if (!is_users) text += " on " + host_name();  // ranks that are threads say which they are in the message
   if (!phase.empty()) text += " while " + phase;
   log::flush();
   std::fprintf(stderr, "%s: %s\n", text.c_str(), what.c_str());
   std::fflush(stderr);
-  if (session.world() > 1) abort_job(code);
+  if (!is_one_process) abort_job(code);
   return code;
+}
+
+// `--train.steps=5` is a common slip where keys go without dashes, and nothing but a mistyped option elsewhere.
+std::string dashes_hint(const std::vector<std::string>& words) {
+  if (words.size() < 2 || (words[1] != "train" && words[1] != "verify")) return "";
+  for (size_t i = 2; i < words.size(); ++i)
+    if (words[i][0] == '-' && words[i].find('=') != std::string::npos && words[i].find_first_not_of('-') != std::string::npos)
+      return "; configuration keys have no dashes: write " + words[i].substr(words[i].find_first_not_of('-'));
+  return "";
 }
 
 int run(int argc, char** argv, MpiSession& session, std::string& phase) {
@@ -43,12 +61,13 @@ int run(int argc, char** argv, MpiSession& session, std::string& phase) {
                "Exit codes: 0 done, 64 bad configuration, 65 bad data, 85 saved on a signal (start again to go on), 93 do not restart."};
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::help);
+  const std::vector<std::string> words(argv, argv + argc);
   Command chosen;
-  add_train(app, chosen);
+  add_train(app, chosen, words);
   add_data(app, chosen);
   add_inspect(app, chosen);
   add_use(app, chosen);
-  add_prove(app, chosen);
+  add_prove(app, chosen, words);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& e) {
@@ -58,9 +77,7 @@ int run(int argc, char** argv, MpiSession& session, std::string& phase) {
     if (session.rank() == 0) app.exit(e);
     return 0;
   } catch (const CLI::ParseError& e) {
-    std::string hint = e.what();
-    for (int i = 1; i < argc; ++i)
-      if (std::string(argv[i]).find('=') != std::string::npos && argv[i][0] == '-') hint += std::string("; configuration keys have no dashes: write ") + (argv[i] + std::string(argv[i]).find_first_not_of('-'));
+    std::string hint = e.what() + dashes_hint(words);
     if (hint.find("subcommand") != std::string::npos && argc > 1) hint = std::string("no such command: ") + argv[1] + " (" + e.what() + ")";
     throw ConfigError(hint + "; `atoll --help` and `atoll COMMAND --help` say what there is");
   }
@@ -71,18 +88,21 @@ int run(int argc, char** argv, MpiSession& session, std::string& phase) {
 
 int main(int argc, char** argv) {
   using namespace atoll;
-  std::string phase;
-  MpiSession session(&argc, &argv);
-  log::set_rank(session.rank(), session.world());
+  std::string phase = "starting MPI";
+  std::optional<MpiSession> session;
+  const auto fail = [&](const std::string& what, int code) { return atoll::fail(session ? &*session : nullptr, phase, what, code); };
   try {
-    const int code = run(argc, argv, session, phase);
+    session.emplace(&argc, &argv);
+    phase.clear();
+    log::set_rank(session->rank(), session->world());
+    const int code = run(argc, argv, *session, phase);
     log::flush();
     return code;
   } catch (const Error& e) {
-    return fail(session, phase, e.what(), static_cast<int>(e.code()));
+    return fail(e.what(), static_cast<int>(e.code()));
   } catch (const std::bad_alloc&) {
-    return fail(session, phase, "out of memory; use smaller micro-batches (train.micro_batch), more pipeline stages or more ranks", 1);
+    return fail("out of memory" + std::string(argc > 1 && std::string(argv[1]) == "train" ? "; use smaller micro-batches (train.micro_batch), more pipeline stages or more ranks" : ""), 1);
   } catch (const std::exception& e) {
-    return fail(session, phase, e.what(), 1);
+    return fail(e.what(), 1);
   }
 }

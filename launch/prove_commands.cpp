@@ -3,13 +3,14 @@
 #include <cstdio>
 
 #include "launch/commands.h"
+#include "launch/mpirun_line.h"
 #include "trainer/bench_step.h"
 #include "trainer/model_show.h"
 #include "trainer/verify_golden.h"
 
 namespace atoll {
 namespace {
-int verify_folders(MpiSession& session, const std::vector<std::string>& arguments, bool all_rows) {
+int verify_folders(MpiSession& session, const std::vector<std::string>& arguments, bool all_rows, const std::vector<std::string>& words) {
   std::vector<std::string> folders, assignments;
   for (const std::string& a : arguments) (a.find('=') == std::string::npos ? folders : assignments).push_back(a);
   if (folders.empty()) throw ConfigError("verify golden: which folder? `atoll verify golden DIR... [dtype=fp64] [parallel.pp=2] [parallel.ep=2]`");
@@ -25,10 +26,8 @@ int verify_folders(MpiSession& session, const std::vector<std::string>& argument
     }
   };
   if (session.world() > 1) {
-    if (options.world != session.world()) {
-      const Mesh fits(session.world(), options.mesh);  // or says what would
-      options.world = session.world();
-    }
+    check_mesh(session.world(), options.mesh, words);
+    options.world = session.world();
     verify_all(*mpi_world());
   } else {
     run_ranks_as_threads(options.world, verify_all);
@@ -38,7 +37,7 @@ int verify_folders(MpiSession& session, const std::vector<std::string>& argument
 }
 }  // namespace
 
-void add_prove(CLI::App& app, Command& chosen) {
+void add_prove(CLI::App& app, Command& chosen, const std::vector<std::string>& words) {
   CLI::App* verify = app.add_subcommand("verify", "compare with reference results");
   verify->require_subcommand(1);
   CLI::App* golden = verify->add_subcommand("golden", "run folders of another implementation's results and compare everything in them");
@@ -47,10 +46,10 @@ void add_prove(CLI::App& app, Command& chosen) {
   golden->add_option("arguments", arguments, "folders, and key=value: dtype=fp64|fp32|bf16, parallel.pp, parallel.ep, parallel.schedule, world, threads")->required();
   golden->add_flag("--all", all_rows, "every compared quantity, not only failures and the worst of each kind");
   golden->footer("Without mpirun the ranks are threads of this process. Exit 0 only if everything holds.");
-  golden->callback([&chosen] {
-    chosen = [](MpiSession& session, std::string& phase) {
+  golden->callback([&chosen, words] {
+    chosen = [words](MpiSession& session, std::string& phase) {
       phase = "verifying golden cases";
-      return verify_folders(session, arguments, all_rows);
+      return verify_folders(session, arguments, all_rows, words);
     };
   });
 

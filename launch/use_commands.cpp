@@ -17,29 +17,40 @@ namespace {
 int evaluate_command(const std::string& path, const std::string& store, int64_t rows, bool with_bigram, bool json, int threads, std::string& phase) {
   phase = "loading " + path;
   std::unique_ptr<LoadedRun> run = load_run(path, threads);
-  if (!store.empty()) run->config.data.store = store;
+  RunConfig config = run->config;
+  if (!store.empty()) config.data.store = store;
   phase = "opening the data";
-  DataFeed feed(run->config);
-  if (feed.store().tokenizer().hash() != run->tokenizer->hash()) throw DataError(run->config.data.store + ": made with another tokenizer than " + run->directory + "; evaluate on a store of the same tokenizer");
+  DataFeed feed(config);
+  if (feed.store().tokenizer().hash() != run->tokenizer->hash()) throw DataError(config.data.store + ": made with another tokenizer than " + run->directory + "; evaluate on a store of the same tokenizer");
+  const bool is_training_store = feed.fingerprint() == run->data_fingerprint;
+  // The bigram model is fitted on the tokens that were trained on, whatever text both are measured on.
+  std::unique_ptr<DataFeed> trained_on;
+  if (with_bigram && !is_training_store) {
+    if (!store.empty()) trained_on = std::make_unique<DataFeed>(run->config);
+    if (!trained_on || trained_on->fingerprint() != run->data_fingerprint)
+      throw DataError(run->config.data.store + ": not the store that " + run->directory + " was trained on, so no bigram model can be fitted on the same tokens; bring that store back, or leave --bigram out");
+  }
   phase = "evaluating";
   const int64_t count = rows > 0 ? std::min(rows, feed.num_heldout_rows()) : feed.num_heldout_rows();
-  if (count == 0) throw DataError(run->config.data.store + ": nothing is held out in this store");
+  if (count == 0) throw DataError(config.data.store + ": nothing is held out in this store");
   const HeldOutLoss loss = heldout_loss(*run->engine, feed, count);
   std::optional<HeldOutScore> bigram;
   if (with_bigram) {
     phase = "fitting the bigram model";
-    bigram = score(fit_bigram(feed.sampler(), run->sequences), feed.heldout());
+    bigram = score(fit_bigram((trained_on ? *trained_on : feed).sampler(), run->sequences), feed.heldout(), count);
   }
   if (json) {
-    std::string out = fmt::format("{{\"checkpoint\": \"{}\", \"step\": {}, \"tokens_trained\": {}, \"loss\": {:.6f}, \"bits_per_byte\": {:.6f}, \"labels\": {}, \"bytes\": {}", run->directory, run->step,
-                                  run->tokens, loss.nats_per_token, loss.bits_per_byte, loss.labels, loss.bytes);
+    std::string out = fmt::format("{{\"checkpoint\": \"{}\", \"step\": {}, \"tokens_trained\": {}, \"loss\": {:.6f}, \"bits_per_byte\": {:.6f}, \"labels\": {}, \"bytes\": {}, \"is_training_store\": {}, \"is_lossless_tokenizer\": {}",
+                                  run->directory, run->step, run->tokens, loss.nats_per_token, loss.bits_per_byte, loss.labels, loss.bytes, is_training_store, run->tokenizer->is_lossless());
     if (!loss.mtp_nats_per_token.empty()) out += fmt::format(", \"mtp_loss\": {:.6f}", loss.mtp_nats_per_token[0]);
     if (bigram) out += fmt::format(", \"bigram\": {{\"loss\": {:.6f}, \"bits_per_byte\": {:.6f}, \"labels\": {}}}", bigram->nats_per_token(), bigram->bits_per_byte(), bigram->tokens);
     fmt::print("{}}}\n", out);
     return 0;
   }
-  fmt::print("{} (step {}, {} tokens)\nheld-out: {:.4f} nats/token, {:.4f} bits/byte ({} tokens, {} bytes of {})\n", run->directory, run->step, run->tokens, loss.nats_per_token, loss.bits_per_byte,
-             loss.labels, loss.bytes, run->config.data.store);
+  fmt::print("{} (step {}, {} tokens)\nheld-out: {:.4f} nats/token, {:.4f} bits/byte ({} tokens, {} bytes of {}{})\n", run->directory, run->step, run->tokens, loss.nats_per_token,
+             loss.bits_per_byte, loss.labels, loss.bytes, config.data.store, is_training_store ? "" : ", not the store it was trained on");
+  if (!run->tokenizer->is_lossless())
+    fmt::print("bits/byte is of the bytes that tokens spell: this tokenizer does not keep every byte of a text (the held-out text has {} in all)\n", feed.store().info().heldout.bytes);
   if (bigram)
     fmt::print("bigram model fitted on the same training tokens: {:.4f} nats/token, {:.4f} bits/byte; the model is {:.4f} nats/token {}\n", bigram->nats_per_token(), bigram->bits_per_byte(),
                std::abs(bigram->nats_per_token() - loss.nats_per_token), loss.nats_per_token < bigram->nats_per_token() ? "better" : "WORSE");
@@ -54,10 +65,10 @@ void add_use(CLI::App& app, Command& chosen) {
   static bool json = false, with_bigram = false;
   CLI::App* eval = app.add_subcommand("eval", "held-out loss of a checkpoint: nats per token and bits per byte");
   eval->add_option("run", path, "a run folder (its newest good checkpoint) or a checkpoint")->required();
-  eval->add_option("--data", store, "token store; default: the one it was trained on");
+  eval->add_option("--data", store, "token store, of the same tokenizer; default: the one it was trained on");
   eval->add_option("--sequences", rows, "held-out rows; 0: all")->capture_default_str();
   eval->add_option("--threads", threads, "0: all cores")->capture_default_str();
-  eval->add_flag("--bigram", with_bigram, "also fit an interpolated bigram model on the very tokens trained on, and measure it on the same text");
+  eval->add_flag("--bigram", with_bigram, "also fit an interpolated bigram model on the very tokens trained on, and measure it on the same rows");
   eval->add_flag("--json", json, "figures for scripts");
   eval->callback([&chosen] { chosen = [](MpiSession&, std::string& phase) { return evaluate_command(path, store, rows, with_bigram, json, threads, phase); }; });
 

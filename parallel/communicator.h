@@ -95,6 +95,7 @@ inline constexpr int kNumChannels = 16;
 
 // main() holds one. MPI_Init_thread(FUNNELED) only where a launcher has set OMPI_COMM_WORLD_SIZE, PMIX_RANK or PMI_RANK: without one the program is a world of one
 // rank and never starts MPI (a singleton start costs seconds and a daemon). Finalizes unless unwinding. host_rank/host_size: ranks of this host (shared memory).
+// host_cores: the cores that the ranks of this host may use between them, after a binding that mpirun made unasked was widened (cores.h).
 class MpiSession {
  public:
   MpiSession(int* argc, char*** argv);
@@ -105,9 +106,11 @@ class MpiSession {
   int rank() const { return rank_; }
   int host_rank() const { return host_rank_; }
   int host_size() const { return host_size_; }
+  int host_cores() const { return host_cores_; }
+  int widened_from() const { return widened_from_; }  // cores this rank was bound to; 0: nothing was widened
 
  private:
-  int world_ = 1, rank_ = 0, host_rank_ = 0, host_size_ = 1;
+  int world_ = 1, rank_ = 0, host_rank_ = 0, host_size_ = 1, host_cores_ = 1, widened_from_ = 0;
 };
 // Dups MPI_COMM_WORLD; where MPI was not started, a world of one rank. Error handler: returns, checked, becomes Error. Longer messages than `largest_message`
 // travel in parts (MPI counts are ints); both ends must use the same bound.
@@ -117,7 +120,7 @@ std::unique_ptr<Communicator> mpi_world(int64_t largest_message = int64_t{1} << 
 
 // A world of one rank without MPI; its abort() ends the process.
 std::unique_ptr<Communicator> one_rank_world();
-// Runs `body(world communicator)` on `world` threads; rethrows the first error of any rank (the others are released with an error that is dropped).
+// Runs `body(world communicator)` on `world` threads; rethrows the first error of any rank, "rank 3: " before its message (the others are released with an error that is dropped).
 void run_ranks_as_threads(int world, const std::function<void(Communicator&)>& body);
 
 }  // namespace atoll

@@ -13,8 +13,8 @@ std::string divisors(int n) {
     if (n % d == 0) text += (text.empty() ? "" : ",") + std::to_string(d);
   return "{" + text + "}";
 }
-std::string multiples_near(int n, int of) {  // the multiples of `of` on both sides of n
-  const int below = n / of * of, above = below + of;
+std::string multiples_near(int64_t n, int64_t of) {  // the multiples of `of` on both sides of n
+  const int64_t below = n / of * of, above = below + of;
   return below > 0 ? detail::concat(below, " or ", above) : std::to_string(above);
 }
 }  // namespace
@@ -48,14 +48,15 @@ Mesh::Mesh(int world, const MeshSizes& sizes) : world_(world), pp_(sizes.pp), tp
     at_least_one(name, size);
     not_yet(name, size);
   }
+  const int64_t pp_ep = static_cast<int64_t>(pp_) * ep_;  // of two ints that nobody has judged yet
   if (world >= 1 && pp_ >= 1) {
     if (world % pp_ != 0) problems.push_back(detail::concat(world, " ranks are not divisible by pp=", pp_, "; use ", multiples_near(world, pp_), " ranks, or pp in ", divisors(world)));
     dp_ = std::max(1, world / pp_);  // the rule of ep is judged on what dp would be
     if (ep_ >= 1 && world % pp_ == 0 && dp_ % ep_ != 0)
       problems.push_back(detail::concat("dp=", dp_, " (", world, " ranks / pp=", pp_, ") is not divisible by ep=", ep_, "; use ep in ", divisors(dp_), ", or ",
-                                        multiples_near(world, pp_ * ep_), " ranks"));
+                                        multiples_near(world, pp_ep), " ranks"));
     if (ep_ >= 1 && world % pp_ != 0 && world % ep_ != 0)
-      problems.push_back(detail::concat(world, " ranks are not divisible by ep=", ep_, "; use a multiple of pp*ep=", pp_ * ep_, " ranks, or ep in ", divisors(world)));
+      problems.push_back(detail::concat(world, " ranks are not divisible by ep=", ep_, "; use a multiple of pp*ep=", pp_ep, " ranks, or ep in ", divisors(world)));
   }
   if (!problems.empty()) {
     std::string text = "impossible mesh:";

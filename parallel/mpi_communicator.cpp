@@ -16,6 +16,7 @@
 #include "kernels/base/handle.h"
 #include "kernels/base/log.h"
 #include "parallel/communicator.h"
+#include "parallel/cores.h"
 #include "parallel/request_pool.h"
 
 namespace atoll {
@@ -51,6 +52,14 @@ using CommHandle = Handle<CommTraits>;
 int rank_of(MPI_Comm comm) { int rank = 0; check_mpi(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank", -1); return rank; }
 int size_of(MPI_Comm comm) { int size = 0; check_mpi(MPI_Comm_size(comm, &size), "MPI_Comm_size", -1); return size; }
 
+// The cores that these ranks of one host may use between them.
+int cores_of_ranks(MPI_Comm on_host) {
+  const CoreMask mine = cores_of_process();
+  CoreMask all{};
+  check_mpi(MPI_Allreduce(mine.data(), all.data(), static_cast<int>(mine.size()), MPI_UINT64_T, MPI_BOR, on_host), "MPI_Allreduce", -1);
+  return num_cores(all) > 0 ? num_cores(all) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+}
+
 class MpiCommunicator final : public Communicator {
  public:
   // is_crowded: this host has more ranks than cores.
@@ -79,11 +88,15 @@ class MpiCommunicator final : public Communicator {
   void broadcast(void* data, int64_t bytes, int root) override {
     check_peer("broadcast", root, bytes, 0);
     for (int64_t begin = 0; begin < bytes; begin += largest_)
-      check_mpi(MPI_Bcast(static_cast<char*>(data) + begin, static_cast<int>(std::min(largest_, bytes - begin)), MPI_BYTE, root, comm_.get()), "MPI_Bcast", rank(), root, bytes);
+      run_collective("MPI_Ibcast", root, [&](MPI_Request* request) {
+        return MPI_Ibcast(static_cast<char*>(data) + begin, static_cast<int>(std::min(largest_, bytes - begin)), MPI_BYTE, root, comm_.get(), request);
+      });
     if (rank() != root) return count_received(bytes, root);
     for (int r = 0; r < size(); ++r) count_sent(bytes, r);
   }
-  void barrier() override { check_mpi(MPI_Barrier(comm_.get()), "MPI_Barrier", rank()); }
+  void barrier() override {
+    run_collective("MPI_Ibarrier", 0, [&](MPI_Request* request) { return MPI_Ibarrier(comm_.get(), request); });
+  }
   std::unique_ptr<Communicator> split(int color, int key) override {
     ATOLL_CHECK(color >= 0, "split on rank ", rank(), ": color ", color, " is negative");
     MPI_Comm part = MPI_COMM_NULL;
@@ -137,6 +150,17 @@ class MpiCommunicator final : public Communicator {
     state->statuses.clear();
     state->parts.clear();
     return state;
+  }
+  // MPI's own collectives, waited for as messages are: a blocking one would spin where ranks outnumber the cores.
+  template <class Post>
+  void run_collective(const char* call, int root, Post&& post) {
+    Posted* state = new_state(call);
+    Request request(state);
+    state->requests.push_back(MPI_REQUEST_NULL);
+    state->statuses.emplace_back();
+    state->parts.push_back({root, 0, false});
+    check_mpi(post(&state->requests.back()), call, rank(), root);
+    request.wait();
   }
   // One message, or ceil(bytes / largest) parts of one: both ends derive the same parts.
   template <class Post>
@@ -213,11 +237,12 @@ std::unique_ptr<Communicator> mpi_world(int64_t largest_message) {
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup", rank_of(MPI_COMM_WORLD));
   MPI_Comm on_host = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &on_host), "MPI_Comm_split_type", -1);
-  const bool is_crowded = atoll::size_of(CommHandle(on_host).get()) > sysconf(_SC_NPROCESSORS_ONLN);
+  const CommHandle host(on_host);
+  const bool is_crowded = atoll::size_of(host.get()) > cores_of_ranks(host.get());
   return std::make_unique<MpiCommunicator>(CommHandle(copy), largest_message, is_crowded);
 }
 
-MpiSession::MpiSession(int* argc, char*** argv) {
+MpiSession::MpiSession(int* argc, char*** argv) : host_cores_(std::max(1, num_cores(cores_of_process()))) {
   const auto is_set = [](const char* name) { return std::getenv(name) != nullptr; };
   if (!is_set("OMPI_COMM_WORLD_SIZE") && !is_set("PMIX_RANK") && !is_set("PMI_RANK")) return;
   int provided = 0;
@@ -231,6 +256,9 @@ MpiSession::MpiSession(int* argc, char*** argv) {
   const CommHandle handle(host);
   host_rank_ = rank_of(host);
   host_size_ = atoll::size_of(host);
+  const int bound = host_cores_;
+  if (widen_binding(host_size_)) widened_from_ = bound;
+  host_cores_ = cores_of_ranks(host);
 }
 
 MpiSession::~MpiSession() {

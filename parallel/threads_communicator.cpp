@@ -253,6 +253,24 @@ std::unique_ptr<Communicator> one_rank_world() {
   return std::make_unique<ThreadsCommunicator>(std::move(world), std::move(group), 0);
 }
 
+namespace {
+// The error of the rank that failed, with its rank: the process as a whole has none.
+std::exception_ptr with_rank(int rank) {
+  const std::string where = "rank " + std::to_string(rank) + ": ";
+  try {
+    throw;
+  } catch (const ConfigError& e) {
+    return std::make_exception_ptr(ConfigError(where + e.what()));
+  } catch (const DataError& e) {
+    return std::make_exception_ptr(DataError(where + e.what()));
+  } catch (const Error& e) {
+    return std::make_exception_ptr(Error(where + e.what(), e.code()));
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+}  // namespace
+
 void run_ranks_as_threads(int world_size, const std::function<void(Communicator&)>& body) {
   ATOLL_CHECK(world_size >= 1, "a world of ", world_size, " ranks");
   auto world = std::make_shared<World>(world_size, false);
@@ -267,7 +285,7 @@ void run_ranks_as_threads(int world_size, const std::function<void(Communicator&
     } catch (...) {
       {
         const std::lock_guard lock(mutex);
-        if (!first) first = std::current_exception();
+        if (!first) first = world_size > 1 ? with_rank(rank) : std::current_exception();
       }
       world->fail();
     }

@@ -30,14 +30,20 @@ int32_t sample(const float* logits, int64_t vocab, const GenerateOptions& o, con
 }
 }  // namespace
 
+std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt, bool document_mask) {
+  std::vector<int32_t> ids;
+  if (prompt.empty() || !document_mask) ids.push_back(tokenizer.eos_id());
+  tokenizer.encode_to(prompt, ids);
+  return ids;
+}
+
 void generate(LoadedRun& run, const GenerateOptions& o, const std::function<void(const std::string&)>& emit) {
   if (o.temperature < 0 || !std::isfinite(o.temperature)) throw ConfigError("--temperature: 0 or more");
   if (!(o.top_p > 0 && o.top_p <= 1)) throw ConfigError("--top-p: above 0, at most 1");
   const Tokenizer& tokenizer = *run.tokenizer;
   const size_t window = static_cast<size_t>(run.config.data.seq_len);
   const int64_t vocab = std::min<int64_t>(run.config.model.vocab_size, tokenizer.vocab_size());  // padded rows of the head are never sampled
-  std::vector<int32_t> ids{tokenizer.eos_id()};  // documents follow an end of text in training
-  tokenizer.encode_to(o.prompt, ids);
+  std::vector<int32_t> ids = prompt_ids(tokenizer, o.prompt, run.config.data.document_mask);
   Engine& engine = *run.engine;
   engine.stage().keep_final_state = true;
   const Tensor head = engine.stage().head_weight();

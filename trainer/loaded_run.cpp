@@ -24,6 +24,7 @@ std::unique_ptr<LoadedRun> load_run(const std::string& path, int threads) {
   run->step = meta.step;
   run->tokens = meta.tokens;
   run->sequences = meta.sequences;
+  run->data_fingerprint = meta.data_fingerprint;
   run->resolved_yaml = meta.resolved_config_yaml;
   run->config = parse_run_config(meta.resolved_config_yaml, run->directory + " (its configuration)");
   if (run->config.train.bf16_gemm == Bf16Gemm::kNative && !cpu::has_native_bf16_gemm()) run->config.train.bf16_gemm = Bf16Gemm::kWiden;  // exact as well; another host trained it

@@ -40,9 +40,13 @@ Buffer Segment::take(std::initializer_list<int64_t> dims, DType dtype) {
   }
   const bool over_bound = bound_ > 0 && used_ + bytes > bound_;
   auto it = over_bound ? free_.end() : std::find_if(free_.begin(), free_.end(), [&](const Block& b) { return b.size >= bytes; });
-  if (it == free_.end())
-    throw ConfigError(detail::concat("out of memory in segment '", name_, "': asked ", bytes, " bytes for ", t.shape(), ", ", std::max<int64_t>(0, (bound_ > 0 ? bound_ : reserved_) - used_),
-                                     " left of ", bound_ > 0 ? bound_ : reserved_, "; raise ", setting_, " or use smaller micro-batches (train.micro_batch)"));
+  if (it == free_.end()) {
+    const int64_t all = bound_ > 0 ? bound_ : reserved_;
+    const std::string advice = bound_ > 0 && !setting_.empty() ? "raise " + setting_ + " or use smaller micro-batches (train.micro_batch)"
+                                                               : "use more ranks, more pipeline stages (parallel.pp) or smaller micro-batches (train.micro_batch)";
+    throw ConfigError(detail::concat("out of memory in segment '", name_, "': asked ", bytes, " bytes for ", t.shape(), ", ", std::max<int64_t>(0, all - used_), " left of ", all,
+                                     bound_ > 0 ? "" : " (what the machine has)", "; ", advice));
+  }
   t.data = base_ + it->begin;
   it->begin += bytes;
   it->size -= bytes;

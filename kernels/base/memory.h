@@ -1,6 +1,6 @@
 // Memory: named segments of address space, each with a bound and a high-water mark. A Segment hands out Buffers (owning,
 // move-only) first-fit with coalescing; pages are committed on first touch and kept, so a steady-state step allocates nothing from the system.
-// Exhaustion is an error that names rank, segment, bytes asked and left, and the setting to change. Not thread-safe: one main thread allocates.
+// Exhaustion is an error that names rank, segment, bytes asked and left, and what to change. Not thread-safe: one main thread allocates.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -38,8 +38,8 @@ class Buffer {
 
 class Segment {
  public:
-  // `setting`: the config key that raises the bound, for the error message. bound_bytes 0: as much as the machine has.
-  Segment(std::string name, int64_t bound_bytes, std::string setting);
+  // `setting`: the config key that raises the bound, for the error message; empty where there is none. bound_bytes 0: as much as the machine has.
+  Segment(std::string name, int64_t bound_bytes, std::string setting = "");
   ~Segment();
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
@@ -65,13 +65,13 @@ class Segment {
 
 // The segments of one rank. Bounds in bytes; 0: unbounded. Every byte a step touches lies in one of these.
 struct Memory {
-  Segment weights{"weights", 0, "memory.weights"};
-  Segment grads{"main grads", 0, "memory.grads"};
-  Segment optimizer{"optimizer", 0, "memory.optimizer"};
+  Segment weights{"weights", 0};
+  Segment grads{"main grads", 0};
+  Segment optimizer{"optimizer", 0};
   Segment activations;
   Segment routed;      // routed rows: what dispatch receives and the experts keep
   Segment workspace;   // scratch of an op; empty between ops
-  Segment comm{"comm", 0, "memory.comm"};
+  Segment comm{"comm", 0};
   struct Bounds { int64_t activations = 0, routed = 0, workspace = 0; };
   Memory() : Memory(Bounds{}) {}
   explicit Memory(Bounds bounds)

@@ -77,7 +77,12 @@ TEST_CASE("Collecting leaves out what is no text, and counts it") {
     CHECK(static_cast<int64_t>(text.size()) == file.bytes);
   }
   options.max_file_bytes = 10;
-  CHECK(collect(options).report.too_large > 0);
+  const auto bounded = collect(options);
+  CHECK(bounded.report.too_large == 2);  // binary or not: they are not read at all
+  CHECK(names(bounded, false) == std::set<std::string>{"a.txt", "b.txt"});  // a file that is named is read however large
+  CHECK(describe(bounded.report).find("2 found in folders and larger than") != std::string::npos);
+  fs::create_symlink("loop", folder / "loop");
+  CHECK(message_of([&] { collect({{folder / "loop"}}); }).find("cannot be looked at") != std::string::npos);  // not "does not exist"
   CHECK_THROWS_AS(collect({{folder / "nowhere"}}), ConfigError);
   CHECK_THROWS_AS(collect({}), ConfigError);
   fs::create_directory(folder / "void");
@@ -164,7 +169,9 @@ TEST_CASE("The same text gives the same store, whatever the number of threads") 
   CHECK(one.store.train.bytes + one.store.heldout.bytes == one.collected.bytes);
   CHECK(one.store.heldout.documents > 0);
   CHECK_FALSE(one.is_reused);
+  folder.write("one/unfinished", "");  // as after a kill between the rename and the marker's end
   CHECK(prepare("one", 2).is_reused);  // a second run finds it
+  CHECK_FALSE(fs::exists(folder / "one/unfinished"));
   folder.write("text/new.txt", "something new to read");
   CHECK(message_of([&] { prepare("one", 1); }).find("other text or options") != std::string::npos);
 }

@@ -155,33 +155,24 @@ TEST_CASE("A row does not depend on who asks, or on what was asked before") {
   for (int64_t i = 119; i >= 0; --i) REQUIRE(row_of(backwards, i) == rows[static_cast<size_t>(i)]);
 }
 
-TEST_CASE("The step in which the store is used up is known") {
+TEST_CASE("Epochs are counted by a row's first token") {
   const TestFolder folder;
-  const auto store = make_store(folder, "s", 60);
-  Sampler sampler(store, {32, 3});
-  const int64_t total = sampler.tokens_per_epoch();
-  int64_t starts = 0, reached = 0;
-  for (int64_t first = 0; first < 200; first += 4) {
-    const int64_t last_epoch = (first * 32 + 4 * 32 - 1) / total;
-    CHECK(sampler.starts_epoch(first, 4) == (last_epoch > reached));
-    starts += sampler.starts_epoch(first, 4);
-    reached = last_epoch;
-    CHECK(sampler.epoch_of(first) == first * 32 / total);
-  }
-  CHECK(starts == reached);
-  CHECK(starts > 0);
+  Sampler sampler(make_store(folder, "s", 60), {32, 3});
+  const int64_t last_row = (sampler.tokens_per_epoch() - 1) / 32;  // that begins in the first epoch
+  CHECK(sampler.epoch_of(0) == 0);
+  CHECK(sampler.epoch_of(last_row) == 0);
+  CHECK(sampler.epoch_of(last_row + 1) == 1);
 }
 
-TEST_CASE("Resume is refused for other data, another length, mask or seed") {
+TEST_CASE("The fingerprint tells other data, another length or mask apart, and not another seed") {
   const TestFolder folder;
   const auto store = make_store(folder, "s", 60), other = make_store(folder, "t", 61);
-  const Sampler sampler(store, {32, 3});
-  const auto state = sampler.state(77);
-  CHECK(Sampler(store, {32, 3}).resume(state) == 77);
-  CHECK_THROWS_AS(Sampler(store, {33, 3}).resume(state), ConfigError);
-  CHECK_THROWS_AS(Sampler(store, {32, 4}).resume(state), ConfigError);
-  CHECK_THROWS_AS(Sampler(store, {32, 3, true}).resume(state), ConfigError);
-  CHECK_THROWS_AS(Sampler(other, {32, 3}).resume(state), ConfigError);
+  const std::string mine = Sampler(store, {32, 3}).fingerprint();
+  CHECK(Sampler(TokenStore::open(folder / "s"), {32, 3}).fingerprint() == mine);
+  CHECK(Sampler(store, {32, 4}).fingerprint() == mine);
+  CHECK(Sampler(store, {33, 3}).fingerprint() != mine);
+  CHECK(Sampler(store, {32, 3, true}).fingerprint() != mine);
+  CHECK(Sampler(other, {32, 3}).fingerprint() != mine);
   CHECK_THROWS_AS(Sampler(store, {0, 3}), ConfigError);
 }
 
@@ -301,11 +292,18 @@ TEST_CASE("The yardstick runs from a store: fitted on rows trained on, measured 
   const TestFolder folder;
   const auto store = make_store(folder, "s", 60, 300);
   Sampler sampler(store, {64, 3});
-  const auto result = score(fit_bigram(sampler, 100000), HeldOut(store, 64));
+  const auto result = score(fit_bigram(sampler, 100000), HeldOut(store, 64), 1 << 20);
   CHECK(result.tokens == store.info().heldout.tokens);
   CHECK(result.bytes == store.info().heldout.bytes);
   CHECK(result.nats_per_token() < 0.8 * std::log(400.0));
   CHECK(result.bits_per_byte() == Approx(result.sum_nats / std::log(2.0) / static_cast<double>(store.info().heldout.bytes)));
-  const auto less = score(fit_bigram(sampler, 20), HeldOut(store, 64));
+  // An epoch is a whole number of rows, as stream_row counts them: those of the second one add nothing.
+  const int64_t rows = sampler.tokens_per_epoch() / 64;
+  CHECK(fit_bigram(sampler, rows + 1).num_tokens() == rows * 64);
+  CHECK(fit_bigram(sampler, rows - 1).num_tokens() == (rows - 1) * 64);
+  const auto few = score(fit_bigram(sampler, 100000), HeldOut(store, 64), 3);  // the rows that a model was measured on, no others
+  CHECK(few.tokens == 3 * 64);
+  CHECK(few.sum_nats < result.sum_nats);
+  const auto less = score(fit_bigram(sampler, 20), HeldOut(store, 64), 1 << 20);
   CHECK(less.nats_per_token() > result.nats_per_token());
 }

@@ -209,6 +209,16 @@ TEST_CASE("The tokenizer of another store is refused") {
   CHECK(complaint(folder / "store").find("not the tokenizer this store was made with") != std::string::npos);
 }
 
+TEST_CASE("A store whose end of text is not its tokenizer's is refused") {
+  const TestFolder folder;
+  make_store(folder / "store");
+  std::string json = read_bytes(folder / "store/store.json");
+  const std::string right = "\"eos_id\": " + std::to_string(tokenizer().eos_id());
+  REQUIRE(json.find(right) != std::string::npos);
+  folder.write("store/store.json", json.replace(json.find(right), right.size(), "\"eos_id\": 7"));
+  CHECK(complaint(folder / "store").find("documents end with token 7") != std::string::npos);
+}
+
 TEST_CASE("An unfinished store is never taken for one, and the next run clears it") {
   const TestFolder folder;
   {
@@ -226,6 +236,30 @@ TEST_CASE("An unfinished store is never taken for one, and the next run clears i
   CHECK(complaint(folder / "store", true).empty());
   CHECK_FALSE(fs::exists(folder / "store/junk"));
   CHECK_FALSE(fs::exists(folder / "store/unfinished"));
+}
+
+TEST_CASE("The marker outlives the rename: a kill inside commit leaves an unfinished store or a whole one") {
+  const TestFolder folder;
+  {
+    StoreWriter writer(folder / "store", tokenizer());
+    writer.add_document(false, {5, 6}, 2);
+    folder.write("store/in_the_way", "x");  // commit() stops at the rename, where a kill might
+    CHECK_THROWS_AS(writer.commit("none", "request", "a test"), DataError);
+    CHECK(is_token_store(folder / "store.partial"));
+    CHECK(fs::exists(folder / "store.partial/unfinished"));
+  }
+  fs::remove_all(folder / "store");
+  make_store(folder / "kept");
+  fs::rename(folder / "kept", folder / "store.partial");  // killed before the rename: everything is there, and the marker
+  folder.write("store.partial/unfinished", "");
+  make_store(folder / "store");
+  CHECK(complaint(folder / "store", true).empty());
+  CHECK_FALSE(fs::exists(folder / "store.partial"));
+  folder.write("store/unfinished", "");  // killed after it
+  CHECK(complaint(folder / "store", true).empty());
+  clear_marker(folder / "store/");
+  CHECK_FALSE(fs::exists(folder / "store/unfinished"));
+  CHECK(complaint(folder / "store", true).empty());
 }
 
 TEST_CASE("Folders that are not ours are left alone") {

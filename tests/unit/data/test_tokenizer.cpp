@@ -87,6 +87,39 @@ TEST_CASE("Encoding line by line equals encoding the whole") {  // the shortcut 
   }
 }
 
+TEST_CASE("Lines of any length are taken in parts, and come back byte for byte") {
+  const auto& t = small_tokenizer();
+  for (const std::string word : {"zebra quux ", "x", "\u65E5\u672C", "\u2581", "a\xff", "\xBF", "1234567"}) {
+    std::string line;
+    while (line.size() < (200 << 10)) line += word;
+    for (const std::string before : {"", "a", "ab", "abc"}) {  // a cut meets every place in a character
+      const std::string text = before + line + "\n" + line;
+      REQUIRE(t.decode(t.encode(text)) == text);
+    }
+  }
+  // Cut before a space, nothing changes: the tokens are those of the words on lines of their own length.
+  std::string line = sample_text(3, 200);
+  std::erase_if(line, [](char c) { return c == '\n' || c == '\r' || c == '\t'; });
+  std::string longer;
+  while (longer.size() < (150 << 10)) longer += line;
+  std::vector<int32_t> in_pieces;
+  for (size_t at = 0; at < longer.size();) {
+    size_t end = std::min(longer.find(' ', at + 20000), longer.size());
+    t.encode_to(std::string_view(longer).substr(at, end - at), in_pieces);
+    at = end;
+  }
+  CHECK(t.encode(longer) == in_pieces);
+}
+
+TEST_CASE("A foreign model takes long texts in parts") {
+  const Tokenizer t = Tokenizer::load(std::string(ATOLL_SOURCE_DIR) + "/tests/golden/tokenizer/sentencepiece/spm.model");
+  std::string text = "one";
+  while (text.size() < (3 << 20)) text += " two three";
+  std::vector<int32_t> all = t.encode(text), some = t.encode(std::string_view(text).substr(0, 103));
+  CHECK(std::equal(some.begin(), some.end(), all.begin()));
+  CHECK((t.decode(all) == text));
+}
+
 TEST_CASE("Training a tokenizer twice gives the same bytes, and the size asked for") {
   const auto again = train_tokenizer(sample_texts(60), {.vocab_size = 600});
   CHECK(again.serialized() == small_tokenizer().serialized());

@@ -47,6 +47,16 @@ TEST_CASE("The first error of a rank releases the others and is the one reported
   }
 }
 
+TEST_CASE("The error of a thread rank names the rank and keeps its kind") {
+  const auto failing = [](Communicator& comm) {
+    if (comm.rank() == 2) throw DataError("the file is bad");
+    comm.barrier();
+  };
+  CHECK_THROWS_AS(run_ranks_as_threads(3, failing), DataError);
+  CHECK_THROWS_WITH(run_ranks_as_threads(3, failing), "rank 2: the file is bad");
+  CHECK_THROWS_WITH(run_ranks_as_threads(1, [](Communicator&) { throw ConfigError("alone"); }), "alone");
+}
+
 TEST_CASE("Abort ends all thread ranks with its code") {
   try {
     run_ranks_as_threads(3, [](Communicator& comm) {

@@ -64,6 +64,7 @@ TEST_CASE("An impossible mesh is refused with the numbers and what would work") 
   for (const char* part : {"pp=4", "tp=2 is not supported yet; use tp=1", "cp=0 must be at least 1", "ep=5", "etp=3 is not supported yet"}) CHECK_THAT(all, Catch::Contains(part));
   CHECK_THAT(message_of(0, {}), Catch::Contains("world=0"));
   CHECK(message_of(12, {.pp = 3, .ep = 2}).empty());
+  CHECK_THAT(message_of(2, {.pp = 1 << 20, .ep = 1 << 20}), Catch::Contains("a multiple of pp*ep=1099511627776"));
 }
 
 TEST_CASE("An even split covers everything, larger parts first") {
