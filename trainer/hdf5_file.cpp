@@ -86,7 +86,11 @@ void set_chunks(hid_t properties, const DatasetShape& shape, const std::string& 
   checked(H5Pset_fletcher32(properties), path, "H5Pset_fletcher32");
 }
 
+// First call of every user. A file whose writing failed (full disk) stays half open inside the library, and its clean-up at exit then crashes the process; we close
+// every file ourselves and need none.
 Id access_properties(const std::string& path) {
+  static const herr_t no_cleanup = H5dont_atexit();
+  static_cast<void>(no_cleanup);
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // per thread; reasons travel in our errors instead of being printed
   Id access(checked(H5Pcreate(H5P_FILE_ACCESS), path, "H5Pcreate"), H5Pclose);
   checked(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST), path, "H5Pset_libver_bounds");

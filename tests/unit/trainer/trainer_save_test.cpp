@@ -158,6 +158,7 @@ TEST_CASE("Lines that a full disk takes are counted and said, the file stays lin
   CHECK_THROWS_AS(MetricsFile(dir.path() + "/none/metrics.jsonl", false, {}), DataError);
 }
 
+// That the process itself then ends well (HDF5 holds files it could not write) shows in the exit code of this program.
 TEST_CASE("A disk that is full for good ends a run with 65, not before its end, and harms nothing", "[trainer]") {
   TempDir dir;
   REQUIRE(run_alone(tiny_run(dir.path(), {"train.steps=2"})).code == 0);
