@@ -33,10 +33,12 @@ void add_data(CLI::App& app, Command& chosen) {
   prepare->add_option("--tokenizer", tokenizer, "train:PIECES trains a SentencePiece BPE on this text; else a .model file")->capture_default_str();
   prepare->add_option("--held-out", held_out, "share of whole files kept for evaluation, chosen by content hash; near duplicates of training files leave it")->capture_default_str();
   prepare->add_option("--out", options.out, "folder of the store; appears at once when all is done")->required();
-  prepare->add_option("--threads", options.num_threads, "0: all cores; the bytes of the store do not depend on it")->capture_default_str();
+  prepare->add_option("--threads", options.num_threads, "0: all cores; the bytes of the store do not depend on it")->capture_default_str()->check(CLI::NonNegativeNumber);
+  prepare->footer("For example: atoll data prepare docs/ corpus.txt --tokenizer train:4096 --out runs/store, then data.store=runs/store in a recipe.\n"
+                  "Interrupted, it leaves FOLDER.partial, which the next start clears; the same request again finds the finished store and does nothing.\n"
+                  "A FOLDER that holds anything else, or a store of other text or options, is left alone (exit 65).");
   prepare->callback([&chosen] {
-    chosen = [](MpiSession& session, std::string& phase) {
-      if (session.world() > 1) throw ConfigError("data prepare is one process; start it without mpirun");
+    chosen = [](MpiSession&, std::string& phase) {
       phase = "preparing data";
       options.tokenizer = parse_tokenizer_spec(tokenizer);
       options.held_out_fraction = parse_fraction(held_out);
@@ -48,6 +50,7 @@ void add_data(CLI::App& app, Command& chosen) {
   CLI::App* check = data->add_subcommand("check", "verify every hash and token of a store");
   static std::string folder;
   check->add_option("store", folder, "folder of the store")->required();
+  check->footer("Exit 0: sound; 65: damaged, and the file is named.");
   check->callback([&chosen] {
     chosen = [](MpiSession&, std::string& phase) {
       phase = "checking a store";

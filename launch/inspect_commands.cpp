@@ -16,7 +16,7 @@ void add_inspect(CLI::App& app, Command& chosen) {
   model->require_subcommand(1);
   CLI::App* show = model->add_subcommand("show", "parameters, active parameters, FLOPs per token, by module");
   show->add_option("model", what, "a preset (deepseek-v3, deepseek-v2, deepseek-v2-lite, quickstart, debug), a recipe.yaml, or a Hugging Face config.json")->required();
-  show->add_flag("--json", json, "figures for scripts");
+  show->add_flag("--json", json, "JSON, for scripts");
   show->callback([&chosen] {
     chosen = [](MpiSession&, std::string&) {
       const ShownModel shown = find_model(what);
@@ -34,7 +34,8 @@ void add_inspect(CLI::App& app, Command& chosen) {
   for (const Entry& entry : kEntries) {
     CLI::App* command = checkpoint->add_subcommand(entry.name, entry.help);
     command->add_option("run", path, "a run folder or a checkpoint (RUN/checkpoints/step-00001000)")->required();
-    command->add_flag("--json", json, "figures for scripts");
+    command->footer("Exit 65 where a checkpoint is damaged or missing.");
+    command->add_flag("--json", json, "JSON, for scripts");
     command->callback([&chosen, &entry] {
       chosen = [&entry](MpiSession&, std::string&) {
         const CommandOutput out = entry.run(path, json);

@@ -59,6 +59,11 @@ std::string dashes_hint(const std::vector<std::string>& words) {
 int run(int argc, char** argv, MpiSession& session, std::string& phase) {
   CLI::App app{"Atoll pre-trains DeepSeek-V3-class mixture-of-experts models: pipeline, data and expert parallelism under MPI.\n"
                "Exit codes: 0 done, 64 bad configuration, 65 bad data, 85 saved on a signal (start again to go on), 93 do not restart."};
+  app.footer("In this order:\n"
+             "  atoll data prepare DIR --out STORE\n"
+             "  mpirun -n 4 atoll train launch/recipes/quickstart.yaml data.store=STORE parallel.pp=2 parallel.ep=2 run.name=mine\n"
+             "  atoll eval runs/mine;  atoll generate runs/mine --prompt TEXT;  atoll checkpoint ls runs/mine\n"
+             "`atoll COMMAND --help` says the rest. train and verify golden are started by mpirun for more than one rank; everything else is one process.");
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::help);
   const std::vector<std::string> words(argv, argv + argc);
@@ -81,6 +86,7 @@ int run(int argc, char** argv, MpiSession& session, std::string& phase) {
     if (hint.find("subcommand") != std::string::npos && argc > 1) hint = std::string("no such command: ") + argv[1] + " (" + e.what() + ")";
     throw ConfigError(hint + "; `atoll --help` and `atoll COMMAND --help` say what there is");
   }
+  if (session.world() > 1 && words[1] != "train" && words[1] != "verify") throw ConfigError("atoll " + words[1] + " is one process; start it without mpirun");
   return chosen(session, phase);
 }
 }  // namespace

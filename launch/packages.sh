@@ -7,10 +7,9 @@ packages_to_build=(
   g++ cmake ninja-build ccache pkg-config
   libopenmpi-dev openmpi-bin libdnnl-dev ocl-icd-opencl-dev
   libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
-  libhdf5-dev libsentencepiece-dev libxxhash-dev libzstd-dev
+  libhdf5-dev libsentencepiece-dev libxxhash-dev
 )
 packages_to_test=(catch2 git)
-packages_to_accept=(jq)
 
 # Prints those of its arguments that dpkg does not have installed.
 packages_missing() {

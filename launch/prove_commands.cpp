@@ -45,7 +45,8 @@ void add_prove(CLI::App& app, Command& chosen, const std::vector<std::string>& w
   static bool all_rows = false, json = false;
   golden->add_option("arguments", arguments, "folders, and key=value: dtype=fp64|fp32|bf16, parallel.pp, parallel.ep, parallel.schedule, world, threads")->required();
   golden->add_flag("--all", all_rows, "every compared quantity, not only failures and the worst of each kind");
-  golden->footer("Without mpirun the ranks are threads of this process. Exit 0 only if everything holds.");
+  golden->footer("For example: atoll verify golden tests/golden/deepseek_v3_tiny dtype=bf16 parallel.pp=2 parallel.ep=2\n"
+                 "Without mpirun the ranks are threads of this process: world of them, or pp x ep. Exit 0 only if everything holds.");
   golden->callback([&chosen, words] {
     chosen = [words](MpiSession& session, std::string& phase) {
       phase = "verifying golden cases";
@@ -60,12 +61,12 @@ void add_prove(CLI::App& app, Command& chosen, const std::vector<std::string>& w
   static std::string dtype = "bf16";
   step->add_option("model", options.name, "a preset, a recipe or a config.json")->required();
   step->add_option("--batch", options.batch, "sequences of a step")->capture_default_str()->check(CLI::PositiveNumber);
-  step->add_option("--micro-batch", options.micro_batch, "sequences at once; 0: the whole batch")->capture_default_str();
+  step->add_option("--micro-batch", options.micro_batch, "sequences at once; 0: the whole batch")->capture_default_str()->check(CLI::NonNegativeNumber);
   step->add_option("--seq", options.seq, "tokens of a sequence")->capture_default_str()->check(CLI::PositiveNumber);
   step->add_option("--steps", options.steps, "timed steps, after two to warm up")->capture_default_str()->check(CLI::PositiveNumber);
-  step->add_option("--threads", options.threads, "0: all cores")->capture_default_str();
+  step->add_option("--threads", options.threads, "0: all cores")->capture_default_str()->check(CLI::NonNegativeNumber);
   step->add_option("--dtype", dtype, "storage")->capture_default_str()->check(CLI::IsMember({"bf16", "fp32", "fp64"}));
-  step->add_flag("--json", json, "figures for scripts");
+  step->add_flag("--json", json, "JSON, for scripts");
   step->callback([&chosen] {
     chosen = [](MpiSession&, std::string& phase) {
       phase = "benchmarking a step";

@@ -31,7 +31,11 @@ void add_train(CLI::App& app, Command& chosen, const std::vector<std::string>& w
   static std::vector<std::string> overrides;
   train->add_option("recipe", recipe, "YAML file; docs/configuration.md lists every key")->required();
   train->add_option("overrides", overrides, "key=value, as train.steps=2000 or parallel.pp=4; the last of equal keys wins");
-  train->footer("ranks = parallel.pp x data-parallel ranks; parallel.ep divides the latter. SIGUSR1 or SIGTERM: save, exit 85. The run lies in run.dir/run.name; the same command goes on from its newest checkpoint.");
+  train->footer("For example: mpirun -n 4 atoll train launch/recipes/quickstart.yaml data.store=runs/store parallel.pp=2 parallel.ep=2 run.name=mine\n"
+                "(as root, or with more ranks than cores: mpirun --allow-run-as-root --oversubscribe). Without mpirun it is one rank.\n"
+                "ranks = parallel.pp x data-parallel ranks; parallel.ep divides the latter. `atoll config reference` prints every key.\n"
+                "The run lies in run.dir/run.name (config.yaml, metrics.jsonl, log/, checkpoints/); the same command goes on from its newest checkpoint.\n"
+                "To stop it and have it saved: kill -USR1 the mpirun, or SIGTERM without mpirun; it saves after the step and exits 85.");
   train->callback([&chosen, words] {
     chosen = [words](MpiSession& session, std::string& phase) {
       phase = "reading the configuration";

@@ -66,10 +66,11 @@ void add_use(CLI::App& app, Command& chosen) {
   CLI::App* eval = app.add_subcommand("eval", "held-out loss of a checkpoint: nats per token and bits per byte");
   eval->add_option("run", path, "a run folder (its newest good checkpoint) or a checkpoint")->required();
   eval->add_option("--data", store, "token store, of the same tokenizer; default: the one it was trained on");
-  eval->add_option("--sequences", rows, "held-out rows; 0: all")->capture_default_str();
-  eval->add_option("--threads", threads, "0: all cores")->capture_default_str();
+  eval->add_option("--sequences", rows, "held-out rows; 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
+  eval->add_option("--threads", threads, "0: all cores")->capture_default_str()->check(CLI::NonNegativeNumber);
   eval->add_flag("--bigram", with_bigram, "also fit an interpolated bigram model on the very tokens trained on, and measure it on the same rows");
-  eval->add_flag("--json", json, "figures for scripts");
+  eval->add_flag("--json", json, "JSON, for scripts");
+  eval->footer("A row is data.seq_len tokens of held-out text. The checkpoint may come from any number of ranks.");
   eval->callback([&chosen] { chosen = [](MpiSession&, std::string& phase) { return evaluate_command(path, store, rows, with_bigram, json, threads, phase); }; });
 
   static GenerateOptions options;
@@ -80,7 +81,8 @@ void add_use(CLI::App& app, Command& chosen) {
   gen->add_option("--temperature", options.temperature, "0: always the likeliest token")->capture_default_str();
   gen->add_option("--top-p", options.top_p, "sample from the likeliest tokens with this mass")->capture_default_str();
   gen->add_option("--seed", options.seed, "equal seeds, equal text")->capture_default_str();
-  gen->add_option("--threads", threads, "0: all cores")->capture_default_str();
+  gen->add_option("--threads", threads, "0: all cores")->capture_default_str()->check(CLI::NonNegativeNumber);
+  gen->footer("The prompt is printed first, then what follows it. Without a prompt it begins a document of its own. The model sees the last data.seq_len tokens.");
   gen->callback([&chosen, prompt] {
     chosen = [prompt](MpiSession&, std::string& phase) {
       if (prompt->count() == 0 && isatty(STDIN_FILENO) == 0) options.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});

@@ -200,3 +200,21 @@ TEST_CASE("Bits per byte under a tokenizer that changes text are said to be of t
   CHECK(run(kAtoll + " eval --threads 1 --sequences 2 " + work().path + "/of_foreign").count("bits/byte is of the bytes that tokens spell") == 1);
   CHECK(run(kAtoll + " eval --threads 1 --sequences 2 " + trained_run()).count("bits/byte is of the bytes that tokens spell") == 0);
 }
+
+TEST_CASE("Every command explains itself, and is one process unless it is made of ranks") {
+  for (const std::string command : {"", "train", "data", "data prepare", "data check", "model show", "checkpoint ls", "checkpoint show", "checkpoint verify", "config reference", "eval", "generate",
+                                    "verify golden", "bench step"}) {
+    CAPTURE(command);
+    const Ran help = run(kAtoll + " " + command + " --help");
+    CHECK(help.code == 0);
+    CHECK_THAT(help.said, Catch::Contains("Usage: "));
+  }
+  const Ran two = run(mpirun(2) + kAtoll + " config reference");
+  CHECK(two.code == 64);
+  CHECK(two.count("atoll config is one process; start it without mpirun") == 1);
+  CHECK(two.count("train.global_batch") == 0);
+  for (const std::string wrong : {"eval runs/x --sequences -1", "generate runs/x --threads -1", "data prepare docs --out /tmp/x --threads -2", "data prepare docs"}) {
+    CAPTURE(wrong);
+    CHECK(run(kAtoll + " " + wrong).code == 64);
+  }
+}
