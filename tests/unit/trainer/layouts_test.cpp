@@ -61,7 +61,7 @@ TEST_CASE("Stages by list and a tied embedding equal one rank", "[layouts]") {
   CHECK(first_difference(run(two), run(one), 1e-9) == "");
 }
 
-TEST_CASE("Experts and optimizer state are sharded as promised", "[layouts]") {
+TEST_CASE("Experts and optimizer state are sharded as promised, and the bytes sent equal the routing tables", "[shares]") {
   RunSpec full = spec_of(1, 1, 1), quarter = spec_of(1, 4, 4);
   full.options.model.n_routed_experts = quarter.options.model.n_routed_experts = 20;
   full.steps = quarter.steps = 1;
@@ -71,6 +71,8 @@ TEST_CASE("Experts and optimizer state are sharded as promised", "[layouts]") {
     CHECK(b.expert_elements[rank] * 4 == a.expert_elements[0]);
     CHECK(std::abs(static_cast<double>(b.optimizer_bytes[rank]) / static_cast<double>(a.optimizer_bytes[0]) - 0.25) < 0.02);  // whole rows: not exactly a quarter each
     optimizer += b.optimizer_bytes[rank];
+    CHECK(b.dispatch_bytes[rank] > 0);
+    CHECK(b.dispatch_bytes[rank] == b.expected_dispatch_bytes[rank]);
   }
   CHECK(optimizer == a.optimizer_bytes[0]);
 }
