@@ -2,6 +2,8 @@
 #include <catch2/catch.hpp>
 
 #include "engine_fixture.h"
+#include "trainer/run_config.h"
+#include "trainer/trainer.h"
 
 using namespace atoll;
 using namespace atoll::test;
@@ -59,6 +61,33 @@ TEST_CASE("Stages by list and a tied embedding equal one rank", "[layouts]") {
   one.options.model.num_nextn_predict_layers = two.options.model.num_nextn_predict_layers = 2;
   two.options.stage_layers = {4, 1};
   CHECK(first_difference(run(two), run(one), 1e-9) == "");
+}
+
+TEST_CASE("parallel.stage_layers of a recipe places the layers of a model with MTP", "[layouts]") {
+  const std::string recipe = "model: debug\ntrain: {steps: 1, dtype: fp64}\ndata: {seq_len: 64}\n";
+  std::vector<double> losses;
+  for (const std::vector<int64_t>& counts : {std::vector<int64_t>{3}, {2, 1}, {1, 2}, {1, 1, 1}}) {
+    const int64_t pp = std::ssize(counts);
+    std::string list;
+    for (int64_t n : counts) list += (list.empty() ? "" : ", ") + std::to_string(n);
+    const RunConfig config = parse_run_config(recipe, "recipe", {"parallel.pp=" + std::to_string(pp), "parallel.stage_layers=[" + list + "]"});
+    REQUIRE(config.model.num_nextn_predict_layers == 1);
+    RunSpec spec;
+    spec.options = engine_options(config, 1);
+    spec.world = static_cast<int>(pp);
+    spec.steps = 1;
+    std::mutex mutex;
+    std::vector<int64_t> placed(counts.size());
+    spec.end = [&](Engine& engine, Communicator& world) {
+      const std::lock_guard lock(mutex);
+      placed[static_cast<size_t>(world.rank())] = engine.placement().layers().size();
+    };
+    const Record r = run(spec);
+    INFO("stages [" << list << "]");
+    CHECK(placed == counts);
+    losses.push_back(r.loss.at(0));
+    CHECK(losses.back() == losses.front());
+  }
 }
 
 TEST_CASE("Experts and optimizer state are sharded as promised, and the bytes sent equal the routing tables", "[shares]") {
