@@ -58,8 +58,9 @@ void check_layout(Problems& p, const RunConfig& c) {
   const int64_t layers = c.model.num_hidden_layers, pp = c.parallel.mesh.pp;
   const std::string the_layers = std::to_string(layers) + " layers (model.num_hidden_layers" + (c.model.num_nextn_predict_layers > 0 ? "; MTP is on the last stage and is not counted)" : ")");
   p.require(pp <= layers, "parallel.pp", pp, "more stages than the model's " + the_layers);
-  const int64_t experts = std::max<int64_t>(1, c.model.n_routed_experts);
-  p.require(c.parallel.mesh.ep <= experts, "parallel.ep", c.parallel.mesh.ep, "more ranks than the " + std::to_string(experts) + " experts of a layer");
+  const int64_t experts = c.model.n_routed_experts;
+  p.require(c.parallel.mesh.ep <= std::max<int64_t>(1, experts), "parallel.ep", c.parallel.mesh.ep,
+            experts == 0 ? "the model has no routed experts (model.n_routed_experts): nothing to split, use 1" : "more ranks than the " + std::to_string(experts) + " experts of a layer");
   const std::vector<int64_t>& stages = c.parallel.stage_layers;
   if (stages.empty()) return;
   const std::string text = print_wholes(stages);

@@ -63,6 +63,22 @@ TEST_CASE("Stages by list and a tied embedding equal one rank", "[layouts]") {
   CHECK(first_difference(run(two), run(one), 1e-9) == "");
 }
 
+TEST_CASE("A model without routed experts trains, and its layouts equal one rank", "[layouts]") {
+  const auto dense = [](RunSpec s) {
+    s.options.model.n_routed_experts = 0;
+    s.options.model.num_experts_per_tok = 0;
+    return s;
+  };
+  const Record one = run(dense(spec_of(1, 1, 1)));
+  REQUIRE(one.loss.size() == 8);
+  CHECK(one.loss.back() < one.loss.front());
+  CHECK(one.balance.back() == 0);
+  for (const auto& [pp, dp] : {std::pair{2, 1}, {1, 2}, {2, 2}, {4, 2}}) {
+    INFO("pp " << pp << " dp " << dp);
+    CHECK(first_difference(run(dense(spec_of(pp, dp, 1))), one, 1e-9) == "");
+  }
+}
+
 TEST_CASE("parallel.stage_layers of a recipe places the layers of a model with MTP", "[layouts]") {
   const std::string recipe = "model: debug\ntrain: {steps: 1, dtype: fp64}\ndata: {seq_len: 64}\n";
   std::vector<double> losses;

@@ -151,6 +151,7 @@ TEST_CASE("Rules between keys are checked", "[trainer][config]") {
   expect(kGood, "train.steps is given too", {"train.tokens=10M"});
   expect(kGood, "parallel.pp = 4: more stages than the model's 3 layers", {"parallel.pp=4"});
   expect(kGood, "parallel.ep = 16: more ranks than the 8 experts", {"parallel.ep=16"});
+  expect(kGood, "parallel.ep = 2: the model has no routed experts", {"parallel.ep=2", "model.n_routed_experts=0"});
   expect(kGood, "parallel.stage_layers = [2, 2]: sums to 4, the model has 3 layers (model.num_hidden_layers; MTP is on the last stage and is not counted)", {"parallel.pp=2", "parallel.stage_layers=[2,2]"});
   expect(kGood, "2 entries for 1 stages", {"parallel.stage_layers=[2,2]"});
   expect(kGood, "every stage needs at least one layer", {"parallel.pp=2", "parallel.stage_layers=[3,0]"});
