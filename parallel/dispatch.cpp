@@ -8,6 +8,7 @@
 namespace atoll {
 namespace {
 Range experts_of_rank(const Communicator& ep, int num_experts, int rank) {
+  if (num_experts == 0) return {0, 0};  // a model without experts: the dispatcher is never asked
   if (num_experts < ep.size())
     throw ConfigError(detail::concat(num_experts, " routed experts cannot be split over ep=", ep.size(), " ranks: each needs at least one; use ep <= ", num_experts));
   return split_evenly(num_experts, ep.size(), rank);

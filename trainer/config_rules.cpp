@@ -55,20 +55,21 @@ void check_train(Problems& p, const RunConfig& c) {
 }
 
 void check_layout(Problems& p, const RunConfig& c) {
-  const int64_t blocks = c.model.num_blocks(), pp = c.parallel.mesh.pp;
-  const std::string mtp = c.model.num_nextn_predict_layers > 0 ? " (MTP included)" : "";
-  p.require(pp <= blocks, "parallel.pp", pp, "more stages than the model's " + std::to_string(blocks) + " blocks" + mtp);
-  const int64_t experts = std::max<int64_t>(1, c.model.n_routed_experts);
-  p.require(c.parallel.mesh.ep <= experts, "parallel.ep", c.parallel.mesh.ep, "more ranks than the " + std::to_string(experts) + " experts of a layer");
+  const int64_t layers = c.model.num_hidden_layers, pp = c.parallel.mesh.pp;
+  const std::string the_layers = std::to_string(layers) + " layers (model.num_hidden_layers" + (c.model.num_nextn_predict_layers > 0 ? "; MTP is on the last stage and is not counted)" : ")");
+  p.require(pp <= layers, "parallel.pp", pp, "more stages than the model's " + the_layers);
+  const int64_t experts = c.model.n_routed_experts;
+  p.require(c.parallel.mesh.ep <= std::max<int64_t>(1, experts), "parallel.ep", c.parallel.mesh.ep,
+            experts == 0 ? "the model has no routed experts (model.n_routed_experts): nothing to split, use 1" : "more ranks than the " + std::to_string(experts) + " experts of a layer");
   const std::vector<int64_t>& stages = c.parallel.stage_layers;
   if (stages.empty()) return;
   const std::string text = print_wholes(stages);
   const int64_t sum = std::accumulate(stages.begin(), stages.end(), int64_t{0});
   p.require(static_cast<int64_t>(stages.size()) == pp, "parallel.stage_layers", text,
             std::to_string(stages.size()) + " entries for " + std::to_string(pp) + " stages (parallel.pp)");
-  p.require(sum == blocks, "parallel.stage_layers", text, "sums to " + std::to_string(sum) + ", the model has " + std::to_string(blocks) + " blocks" + mtp);
+  p.require(sum == layers, "parallel.stage_layers", text, "sums to " + std::to_string(sum) + ", the model has " + the_layers);
   for (int64_t n : stages)
-    if (n < 1) return p.require(false, "parallel.stage_layers", text, "every stage needs at least one block");
+    if (n < 1) return p.require(false, "parallel.stage_layers", text, "every stage needs at least one layer");
 }
 
 }  // namespace

@@ -260,7 +260,7 @@ void add_rest(std::vector<ConfigKey>& t) {
   t.push_back(choice("parallel.schedule", ATOLL_AT(parallel.schedule), words({"1f1b", "gpipe", "1f1b-w-last", "gpipe-w-last"}), kMay,
                      "order of the pipeline's work; the same bits in all (-w-last: weight gradients at the end)"));
   t.push_back(parsed("parallel.stage_layers", ATOLL_AT(parallel.stage_layers), parse_wholes, print_wholes, "list of whole numbers", kMay,
-                     "blocks of each stage, MTP's included, such as [3, 2]; []: balanced by FLOPs"));
+                     "layers of each stage, such as [3, 2], num_hidden_layers in all: MTP is on the last one, uncounted; []: balanced by FLOPs"));
   t.push_back(
       choice("parallel.reduce", ATOLL_AT(parallel.reduce), words({"ordered"}), kMay, "how floats are summed over ranks: exchanged, then added in rank order"));
   t.push_back(count("checkpoint.every", ATOLL_AT(checkpoint.every), 0, kMax, kMay, "steps between checkpoints; 0: only at the end and on a signal"));

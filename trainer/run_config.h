@@ -48,7 +48,7 @@ struct TrainConfig {
 struct ParallelConfig {
   MeshSizes mesh;                     // pp, tp, cp, ep, etp; dp and edp are derived
   std::string schedule = "1f1b";      // a name of build_schedule()
-  std::vector<int64_t> stage_layers;  // blocks (MTP included) of each pipeline stage; empty: by rule, balanced by FLOPs
+  std::vector<int64_t> stage_layers;  // layers of each pipeline stage, as many as num_hidden_layers in all: MTP is on the last stage, uncounted; empty: by rule, balanced by FLOPs
   std::string reduce = "ordered";     // floats are added locally in rank order
 };
 

@@ -32,7 +32,12 @@ finish() {
   printf '%s: FAIL (%d figures do not hold)\n' "$bar" "$failures"
   exit 1
 }
-skip() { printf '%s: SKIPPED (%s)\n' "$bar" "$1"; exit 77; }
+# What could not be tried is skipped only where nothing that was tried is wrong.
+skip() {
+  if ((failures > 0)); then figure "not tried: $1"; finish; fi
+  printf '%s: SKIPPED (%s)\n' "$bar" "$1"
+  exit 77
+}
 broken() { printf '%s: FAIL (%s)\n' "$bar" "$1"; exit 1; }
 need() { local tool; for tool in "$@"; do command -v "$tool" >/dev/null 2>&1 || skip "$tool is not installed: apt-get install -y $tool"; done; }
 

@@ -67,7 +67,7 @@ int64_t elements_per_token_of_block(const ModelConfig& c) {
 }
 }  // namespace
 
-TEST_CASE("At 8192 tokens neither an S x S matrix nor full logits are kept", "[memory]") {
+TEST_CASE("At 8192 tokens neither an S x S matrix nor full logits are kept", "[long]") {
   const ModelConfig c = long_model();
   const int64_t S = 8192;
   const Peak peak = peak_of(S), half = peak_of(S / 2);

@@ -2,6 +2,8 @@
 #include <catch2/catch.hpp>
 
 #include "engine_fixture.h"
+#include "trainer/run_config.h"
+#include "trainer/trainer.h"
 
 using namespace atoll;
 using namespace atoll::test;
@@ -61,7 +63,50 @@ TEST_CASE("Stages by list and a tied embedding equal one rank", "[layouts]") {
   CHECK(first_difference(run(two), run(one), 1e-9) == "");
 }
 
-TEST_CASE("Experts and optimizer state are sharded as promised", "[layouts]") {
+TEST_CASE("A model without routed experts trains, and its layouts equal one rank", "[layouts]") {
+  const auto dense = [](RunSpec s) {
+    s.options.model.n_routed_experts = 0;
+    s.options.model.num_experts_per_tok = 0;
+    return s;
+  };
+  const Record one = run(dense(spec_of(1, 1, 1)));
+  REQUIRE(one.loss.size() == 8);
+  CHECK(one.loss.back() < one.loss.front());
+  CHECK(one.balance.back() == 0);
+  for (const auto& [pp, dp] : {std::pair{2, 1}, {1, 2}, {2, 2}, {4, 2}}) {
+    INFO("pp " << pp << " dp " << dp);
+    CHECK(first_difference(run(dense(spec_of(pp, dp, 1))), one, 1e-9) == "");
+  }
+}
+
+TEST_CASE("parallel.stage_layers of a recipe places the layers of a model with MTP", "[layouts]") {
+  const std::string recipe = "model: debug\ntrain: {steps: 1, dtype: fp64}\ndata: {seq_len: 64}\n";
+  std::vector<double> losses;
+  for (const std::vector<int64_t>& counts : {std::vector<int64_t>{3}, {2, 1}, {1, 2}, {1, 1, 1}}) {
+    const int64_t pp = std::ssize(counts);
+    std::string list;
+    for (int64_t n : counts) list += (list.empty() ? "" : ", ") + std::to_string(n);
+    const RunConfig config = parse_run_config(recipe, "recipe", {"parallel.pp=" + std::to_string(pp), "parallel.stage_layers=[" + list + "]"});
+    REQUIRE(config.model.num_nextn_predict_layers == 1);
+    RunSpec spec;
+    spec.options = engine_options(config, 1);
+    spec.world = static_cast<int>(pp);
+    spec.steps = 1;
+    std::mutex mutex;
+    std::vector<int64_t> placed(counts.size());
+    spec.end = [&](Engine& engine, Communicator& world) {
+      const std::lock_guard lock(mutex);
+      placed[static_cast<size_t>(world.rank())] = engine.placement().layers().size();
+    };
+    const Record r = run(spec);
+    INFO("stages [" << list << "]");
+    CHECK(placed == counts);
+    losses.push_back(r.loss.at(0));
+    CHECK(losses.back() == losses.front());
+  }
+}
+
+TEST_CASE("Experts and optimizer state are sharded as promised, and the bytes sent equal the routing tables", "[shares]") {
   RunSpec full = spec_of(1, 1, 1), quarter = spec_of(1, 4, 4);
   full.options.model.n_routed_experts = quarter.options.model.n_routed_experts = 20;
   full.steps = quarter.steps = 1;
@@ -71,6 +116,8 @@ TEST_CASE("Experts and optimizer state are sharded as promised", "[layouts]") {
     CHECK(b.expert_elements[rank] * 4 == a.expert_elements[0]);
     CHECK(std::abs(static_cast<double>(b.optimizer_bytes[rank]) / static_cast<double>(a.optimizer_bytes[0]) - 0.25) < 0.02);  // whole rows: not exactly a quarter each
     optimizer += b.optimizer_bytes[rank];
+    CHECK(b.dispatch_bytes[rank] > 0);
+    CHECK(b.dispatch_bytes[rank] == b.expected_dispatch_bytes[rank]);
   }
   CHECK(optimizer == a.optimizer_bytes[0]);
 }

@@ -35,13 +35,13 @@ train:
   mtp_lambda: [[0, 0.3], [1M tokens, 0.1]]
   balance_alpha: 0
   dtype: fp32
-parallel: {pp: 2, stage_layers: [3, 2]}
+parallel: {pp: 2, stage_layers: [3, 1]}
 memory: {activations: 1.5 GiB}
 train.global_batch: 16
 )";
   const RunConfig c =
       parse_run_config(yaml, "recipe.yaml",
-                       {"parallel.ep=2", "data.seq_len=128", "data.seq_len=64", "parallel.stage_layers=[2, 3]", "run.name=x-1", "train.adam={beta2: 0.99}"});
+                       {"parallel.ep=2", "data.seq_len=128", "data.seq_len=64", "parallel.stage_layers=[2, 2]", "run.name=x-1", "train.adam={beta2: 0.99}"});
   CHECK(c.model.vocab_size == 2000);
   CHECK(c.model.q_lora_rank == 0);
   CHECK(c.model.hidden_size == model_preset("quickstart")->hidden_size);
@@ -59,7 +59,7 @@ train.global_batch: 16
   CHECK(c.train.adam.beta2 == 0.99);
   CHECK(c.parallel.mesh.pp == 2);
   CHECK(c.parallel.mesh.ep == 2);
-  CHECK(c.parallel.stage_layers == std::vector<int64_t>{2, 3});
+  CHECK(c.parallel.stage_layers == std::vector<int64_t>{2, 2});
   CHECK(c.memory.activations == 3ll << 29);
   CHECK(c.total_steps() == (1500000 + 1023) / 1024);
 }
@@ -149,11 +149,12 @@ TEST_CASE("The model is a preset, a file, or fields", "[trainer][config]") {
 TEST_CASE("Rules between keys are checked", "[trainer][config]") {
   expect("model: debug\n", "train.steps = 0: give the length of the run");
   expect(kGood, "train.steps is given too", {"train.tokens=10M"});
-  expect(kGood, "parallel.pp = 5: more stages than the model's 4 blocks (MTP included)", {"parallel.pp=5"});
+  expect(kGood, "parallel.pp = 4: more stages than the model's 3 layers", {"parallel.pp=4"});
   expect(kGood, "parallel.ep = 16: more ranks than the 8 experts", {"parallel.ep=16"});
-  expect(kGood, "parallel.stage_layers = [2, 1]: sums to 3, the model has 4 blocks", {"parallel.pp=2", "parallel.stage_layers=[2,1]"});
+  expect(kGood, "parallel.ep = 2: the model has no routed experts", {"parallel.ep=2", "model.n_routed_experts=0"});
+  expect(kGood, "parallel.stage_layers = [2, 2]: sums to 4, the model has 3 layers (model.num_hidden_layers; MTP is on the last stage and is not counted)", {"parallel.pp=2", "parallel.stage_layers=[2,2]"});
   expect(kGood, "2 entries for 1 stages", {"parallel.stage_layers=[2,2]"});
-  expect(kGood, "every stage needs at least one block", {"parallel.pp=2", "parallel.stage_layers=[4,0]"});
+  expect(kGood, "every stage needs at least one layer", {"parallel.pp=2", "parallel.stage_layers=[3,0]"});
   expect(kGood, "longer than model.max_position_embeddings", {"data.seq_len=4096"});
   expect(kGood, "the first point must be 0", {"train.bias_gamma=[[1M, 0.1]]"});
   expect(kGood, "points must ascend", {"train.bias_gamma=[[0, 1], [2M, 0.1], [1M, 0]]"});
