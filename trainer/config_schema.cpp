@@ -236,7 +236,7 @@ void add_train(std::vector<ConfigKey>& t) {
   t.push_back(real("train.clip_norm", ATOLL_AT(train.clip_norm), 0, kAnyReal, kMay, "gradients are scaled down to this global norm; 0: never"));
   t.push_back(whole("train.nonfinite_budget", ATOLL_AT(train.nonfinite_budget), 0, kMax, kMay,
                     "updates that may be skipped for a non-finite loss or gradient before the run stops"));
-  t.push_back(text("train.resume", ATOLL_AT(train.resume), kMay, "auto: from the newest good checkpoint of the run, if any; never; or a checkpoint's folder"));
+  t.push_back(text("train.resume", ATOLL_AT(train.resume), kMay, "auto: from the newest good checkpoint of the run, if any; never; or a checkpoint's folder, for a run that has none of its own yet"));
   t.push_back(
       points("train.mtp_lambda", ATOLL_AT(train.mtp_lambda.values), kMay, "weight of the MTP losses along the run (DeepSeek-V3: [[0, 0.3], [10T, 0.1]])"));
   t.push_back(points("train.balance_alpha", ATOLL_AT(train.balance_alpha.values), kMay, "weight of the sequence-wise balance loss"));

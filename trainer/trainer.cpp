@@ -32,7 +32,8 @@ ExitCode Trainer::run() {
   const Mesh mesh(world_.size(), config_.parallel.mesh);  // before anything is touched
   phase_ = "opening the run folder";
   folder_ = std::make_unique<RunDirectory>(world_, config_, resolved_);
-  log::set_file(fmt::format("{}/log/rank-{:05}.log", dir_, world_.rank()));
+  const std::string log_path = fmt::format("{}/log/rank-{:05}.log", dir_, world_.rank());
+  if (const std::string error = error_of([&] { log::set_file(log_path); }); !error.empty()) log::warn(log_path + ": " + error + "; going on without it");
   phase_ = "opening the data";
   feed_ = std::make_unique<DataFeed>(config_);
   if (feed_->store().info().vocab_size > config_.model.vocab_size)

@@ -100,6 +100,17 @@ TEST_CASE("The log of a run is on disk after each step", "[trainer]") {
   CHECK_THAT(text_of(path), Contains("step 3/3 | loss "));
 }
 
+TEST_CASE("A run whose log cannot be opened goes on without it", "[trainer]") {
+  TempDir dir;
+  const RunConfig config = tiny_run(dir.path(), {"train.steps=1"});
+  REQUIRE(run_alone(config).code == 0);
+  const std::string path = config.run.path() + "/log/rank-00000.log";
+  fs::remove(path);
+  fs::create_directory(path);
+  CHECK(run_alone(tiny_run(dir.path(), {"train.steps=2"})).code == 0);
+  CHECK(story_of(config).back() == "evaluation@2");
+}
+
 TEST_CASE("BF16 products are what the run began with where that can be, and native is refused where it cannot", "[trainer]") {
   TrainConfig train;
   train.dtype = DType::kBF16;
