@@ -9,8 +9,8 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/handle.h"
+#include "kernels/base/library_call.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/library_call.h"
 #include "kernels/ops.h"
 
 namespace atoll::cpu {

@@ -4,18 +4,18 @@
 #include <cstdlib>
 #include <new>
 
-#include "kernels/cpu/library_call.h"
+#include "kernels/base/library_call.h"
 
 namespace {
 std::atomic<long> num_allocations{0};
 }
 void* operator new(size_t size) {
-  if (!atoll::cpu::LibraryCall::is_active()) ++num_allocations;
+  if (!atoll::LibraryCall::is_active()) ++num_allocations;
   if (void* p = std::malloc(size ? size : 1)) return p;
   throw std::bad_alloc();
 }
 void* operator new(size_t size, const std::nothrow_t&) noexcept {
-  if (!atoll::cpu::LibraryCall::is_active()) ++num_allocations;
+  if (!atoll::LibraryCall::is_active()) ++num_allocations;
   return std::malloc(size ? size : 1);
 }
 void operator delete(void* p) noexcept { std::free(p); }
