@@ -1,3 +1,4 @@
+// The run itself: steps, saves, evaluations, signals. How it begins: trainer_start.cpp.
 #include "trainer/trainer.h"
 
 #include <fmt/format.h>

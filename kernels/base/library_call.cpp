@@ -1,3 +1,4 @@
+// The marker is a depth of the calling thread: calls nest, and other threads' allocations are not excused by it.
 #include "kernels/base/library_call.h"
 
 namespace atoll {

@@ -1,3 +1,4 @@
+// Replaces the global operator new to count. Policy: linked only into programs that count, and every form of new must be here: one that is missed is an allocation unseen.
 #include "allocations.h"
 
 #include <atomic>
