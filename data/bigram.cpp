@@ -1,3 +1,5 @@
+// Counting and fitting of the bigram yardstick. Policy: pairs are sorted keys, not a V x V table, so memory follows the tokens that were seen;
+// the weights are fitted by EM on rows that the counts have not seen.
 #include "data/bigram.h"
 
 #include <algorithm>

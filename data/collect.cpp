@@ -1,3 +1,5 @@
+// Walks folders, hashes files and splits them. Policy: the order is that of the names' bytes and the split that of the contents' hashes;
+// whatever cannot be read is counted or named, never passed over in silence.
 #include "data/collect.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+// XXH3-128 from xxHash. Policy: hashes are written in canonical byte order, so a name made on one machine means the same content on every other.
 #include "data/hash.h"
 
 #include <xxhash.h>

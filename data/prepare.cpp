@@ -1,3 +1,5 @@
+// From text files to a finished store. Policy: threads encode a batch of files side by side, one thread writes them in their order: the bytes do not depend on
+// the number of threads. A store of the same content and options is recognised by its request hash and kept; any other is refused, never overwritten.
 #include "data/prepare.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// The order of training rows. Policy: everything is computed from (seed, epoch, row) by counter-based random numbers; the two epochs cached here are only
+// there for speed, so a resumed run or another layout asks for row i and gets the same tokens.
 #include "data/sampler.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Word shingles and their sample. Policy: one pass over the bytes with a ring of word hashes; beyond the bound, entries go by their hash's leading bits.
 #include "data/shingles.h"
 
 #include <algorithm>

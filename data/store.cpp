@@ -1,3 +1,5 @@
+// Writing, committing and opening a token store. Policy: nothing is believed that can be checked: sizes against the index on opening, tokens
+// against the vocabulary as they are read, hashes on verifying; each error names the file and says to make or copy the store again.
 #include "data/store.h"
 
 #include <fcntl.h>

@@ -1,3 +1,5 @@
+// SentencePiece behind our own lossless rules. Policy: what the library would change (its space mark, bytes that are not UTF-8) is spelled in byte pieces before
+// it sees the text; a model that is not lossless is left to the library as it is.
 #include "data/tokenizer.h"
 
 #include <sentencepiece_processor.h>

@@ -1,3 +1,5 @@
+// UTF-8 as the Unicode standard's table 3-7 has it, by the range of the second byte. Policy: a stream keeps an unfinished character back until its next bytes come,
+// and broken bytes become one replacement character for each maximal part.
 #include "data/utf8.h"
 
 #include <cstdint>

@@ -1,3 +1,4 @@
+// Rounds a strided FP64 tensor through FP32 to BF16 values in place. Policy: the same two roundings that a BF16 kernel's store makes, so only the storage type differs.
 #include "kernels/round_outputs.h"
 
 namespace atoll {

@@ -1,3 +1,5 @@
+// Builds a micro-batch sequence by sequence, and MTP's shifted rows from it. Policy: positions restart with every document; a target beyond the sequence's end does not exist,
+// so depth k has exactly n - k rows.
 #include "model/batch.h"
 
 #include <algorithm>

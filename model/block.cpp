@@ -1,3 +1,5 @@
+// The phases of a block, in the tables' order. Policy: each buffer is let go in the phase that reads it last; the second norm adds the residual on its way, so the sum is
+// made once and kept for backward.
 #include "model/block.h"
 
 namespace atoll {

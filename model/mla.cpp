@@ -1,3 +1,5 @@
+// Latent attention, written in the order of its equations. Policy: the fused first projection q_a|kv_a is one product whose columns are taken as views; nothing is copied to
+// be split. The latent norms have their own epsilon, as the published models do.
 #include "model/mla.h"
 
 namespace atoll {

@@ -1,3 +1,4 @@
+// gate|up is one product, then SwiGLU, then down. Policy: swiglu_backward writes the gradients of gate and up over their values: what W reads is all that is left.
 #include "model/mlp.h"
 
 namespace atoll {

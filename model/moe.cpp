@@ -1,3 +1,5 @@
+// A layer of experts in the order of its phases. Policy: rows travel grouped by expert and are put in order on arrival; a group of one rank uses the same buffers
+// without an exchange.
 #include "model/moe.h"
 
 #include <cstring>

@@ -1,3 +1,5 @@
+// One MTP module: join the embedding of the shifted token with the main model's state, one block, a norm. Policy: its embedding gradient is a use of its own
+// (EmbeddingUse::kMtp); head and embedding weights are the main model's.
 #include "model/mtp.h"
 
 namespace atoll {

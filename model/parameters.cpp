@@ -1,3 +1,5 @@
+// Layers to stages, parameters to places in one arena, and their initial values. Policy: neighbours in the manifest that are multiplied together lie without gaps; initial
+// values are a function of (seed, name, element), so they do not depend on the layout.
 #include "model/parameters.h"
 
 #include <algorithm>

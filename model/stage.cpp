@@ -1,3 +1,4 @@
+// F, B and W of a stage as the executor calls them. Policy: a tensor is freed in the phase that reads it last; a slot goes when its computation and both of its sends are done.
 #include "model/stage.h"
 
 #include <algorithm>

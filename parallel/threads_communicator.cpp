@@ -1,6 +1,6 @@
 // Ranks as threads of one process: for tests, the debugger, and worlds of one rank. Policy: a send is copied into the receiver's inbox at once; the receiver's own
 // thread copies it out, matched by sequence number, so no thread ever writes another rank's buffers. The first error of any rank releases all others.
-// Messages under way lie in the transport's memory, as MPI's do: how many there are at once depends on timing, so their growth counts as a library's (cpu::LibraryCall).
+// Messages under way lie in the transport's memory, as MPI's do: how many there are at once depends on timing, so their growth counts as a library's (LibraryCall).
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -12,8 +12,8 @@
 #include <tuple>
 
 #include "kernels/base/error.h"
+#include "kernels/base/library_call.h"
 #include "kernels/base/log.h"
-#include "kernels/cpu/library_call.h"
 #include "parallel/communicator.h"
 #include "parallel/request_pool.h"
 
@@ -171,7 +171,7 @@ class ThreadsCommunicator final : public Communicator {
     {
       const std::lock_guard lock(inbox.mutex);
       if (world_->failed) throw Released(rank());
-      const cpu::LibraryCall transport;
+      const LibraryCall transport;
       Queue& queue = inbox.queues[queue_of(rank(), channel)];
       Block block = inbox.take(bytes);
       if (bytes > 0) std::memcpy(block.data.get(), data, static_cast<size_t>(bytes));
@@ -205,7 +205,7 @@ bool ThreadsCommunicator::take(const Receive& receive, bool blocks) {
   const int64_t bytes = it->bytes;
   if (bytes == receive.bytes && bytes > 0) std::memcpy(receive.data, it->block.data.get(), static_cast<size_t>(bytes));
   {
-    const cpu::LibraryCall transport;
+    const LibraryCall transport;
     inbox.free.push_back(std::move(it->block));
   }
   messages.erase(it);

@@ -1,3 +1,4 @@
+// Gathers one line of each rank and builds the texts on rank 0. Policy: collective, so that what is printed was measured on the rank it speaks of.
 #include "trainer/banner.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// The step that training runs, on random tokens. Policy: FLOPs are counted by the peer's formula, router included; the peak is measured in the same process just before.
 #include "trainer/bench_step.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// Rows of the sampler to micro-batches of a rank. Policy: a step's rows are cut over micro-batches first and over dp ranks second, as evenly as possible; a rank may get none.
 #include "trainer/data_feed.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Construction of a rank's engine, its pipelines and evaluation; the step itself is train_step.cpp. Policy: what ranks must agree on (here the way of BF16 products) is settled
+// for all of them before any parameter exists.
 #include "trainer/engine.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Held-out loss by the engine's forward pipeline. Policy: sums of losses and counts of labels are added up and divided once at the end, so the cut into batches does not matter.
 #include "trainer/evaluation.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Deviations of tensors from their references, and how ranks put them together. Policy: a missing or empty tensor deviates by infinity: nothing that was not compared can pass.
 #include "trainer/golden_case.h"
 
 #include <algorithm>

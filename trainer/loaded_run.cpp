@@ -1,3 +1,4 @@
+// Opens a checkpoint as a model of one rank. Policy: the model comes from the checkpoint's own configuration, its layout does not; optimizer moments are left on disk.
 #include "trainer/loaded_run.h"
 
 #include <filesystem>

@@ -1,3 +1,4 @@
+// Formatting and writing of what a run says. Policy: the console may be thinned out or shortened; in metrics.jsonl every step is a line, written whole.
 #include "trainer/metrics.h"
 
 #include <fcntl.h>

@@ -1,3 +1,5 @@
+// Reduction of gradients to the rows' owners, the update there, weights back to all. Policy: sums over ranks are added in rank order, and the norm in manifest order:
+// the same bits on every rank.
 #include "trainer/sharded_adamw.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// One forward and backward against a folder's files. Policy: tolerances are written down here, by dtype and kind of tensor, and are the same for every layout.
 #include "trainer/verify_golden.h"
 
 #include <fmt/format.h>

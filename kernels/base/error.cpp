@@ -1,3 +1,4 @@
+// How a failed check becomes an Error. Policy: the text is built only where a check has failed; this file keeps that slow path out of every caller.
 #include "kernels/base/error.h"
 
 #include <cstring>

@@ -1,3 +1,4 @@
+// spdlog is seen here and nowhere else. Policy: the logger is the program's one global, made at first use; warnings are flushed at once, because what follows may be a crash.
 #include "kernels/base/log.h"
 
 #include <spdlog/sinks/basic_file_sink.h>

@@ -1,3 +1,5 @@
+// First-fit over a list of free blocks that is sorted by address and coalesced when a buffer comes back. Policy: address space is reserved once, pages are never given
+// back, and the list has its room from the start, so a step in steady state calls neither malloc nor mmap.
 #include "kernels/base/memory.h"
 
 #include <sys/mman.h>

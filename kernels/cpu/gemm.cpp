@@ -1,3 +1,5 @@
+// Cutting products into tiles and giving the tiles to threads, longest first. Policy: which operands are staged (widened, padded) and how a contraction is blocked
+// follows from the problem's shape alone; threads only decide who computes a tile, never how.
 #include "kernels/cpu/gemm.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// The choice between the builds of kernels/cpu/isa, made once for a context. Policy: the widest one that this CPU has; ATOLL_ISA narrows it and never widens it beyond that.
 #include "kernels/cpu/isa.h"
 
 #include <cstdlib>

@@ -1,3 +1,5 @@
+// oneDNN's C interface behind a cache of primitives. Policy: a primitive is created for one thread, with scratch given by the caller, and keyed by shape and strides;
+// creation happens outside of parallel regions; a run then only executes.
 #include "kernels/cpu/onednn.h"
 
 #include <dnnl.h>
@@ -9,8 +11,8 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/handle.h"
+#include "kernels/base/library_call.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/library_call.h"
 #include "kernels/ops.h"
 
 namespace atoll::cpu {

@@ -19,13 +19,10 @@ TEST_CASE("MPI keeps the communicator's contract") {
 TEST_CASE("Messages cut into parts keep the contract") {
   const auto comm = mpi_world(1000);
   for (const auto& [name, body] : contract::cases()) {
-    if (name == "channels do not mix" || name == "ring") continue;  // below: counted as one message each
     INFO(name);
     REQUIRE_NOTHROW(body(*comm));
     comm->barrier();
   }
-  REQUIRE_NOTHROW(contract::ring(*comm));
-  REQUIRE_NOTHROW(contract::channels_do_not_mix(*comm));
 }
 
 TEST_CASE("A communicator of MPI goes before its session ends and splits many times") {
@@ -40,7 +37,7 @@ TEST_CASE("A communicator of MPI goes before its session ends and splits many ti
 TEST_CASE("A message beyond 2 GiB arrives whole", "[.][slow]") {
   const auto comm = mpi_world();
   const int64_t bytes = (int64_t{1} << 31) + 4097;
-  if (comm->size() < 2) return;
+  REQUIRE(comm->size() >= 2);
   if (comm->rank() < 2) {
     std::vector<unsigned char> data(static_cast<size_t>(bytes));
     if (comm->rank() == 0) {
@@ -56,7 +53,7 @@ TEST_CASE("A message beyond 2 GiB arrives whole", "[.][slow]") {
   comm->barrier();
 }
 
-// Run by hand: `mpirun -n 3 test_mpi "[planted]"` must end within seconds with a code other than 0, naming rank 1, while the others wait in a barrier.
+// Started by tests/mpi/failures, which sees the job end with rank 1 named, though the others wait in a barrier.
 TEST_CASE("Planted: one rank fails while the others wait", "[.][planted]") {
   const auto comm = mpi_world();
   REQUIRE(comm->rank() != (comm->size() > 1 ? 1 : 0));

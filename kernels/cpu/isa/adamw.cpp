@@ -1,3 +1,5 @@
+// AdamW over a run of elements, in the arithmetic of the master's type. Policy: one pass, so every element is read and written once; each index stands alone,
+// so the bits do not depend on where a run is cut.
 #include "kernels/cpu/isa/adamw.h"
 
 #include "kernels/cpu/isa/convert.h"

@@ -1,3 +1,5 @@
+// FP64 products by packed panels and a register tile. Policy: every element is summed over k ascending, one product at a time, whatever the tile: layouts are proven
+// equal in these numbers. No std container here: the source is built once for each instruction set.
 #include "kernels/cpu/isa/gemm_fp64.h"
 
 namespace atoll::cpu::ATOLL_ISA {

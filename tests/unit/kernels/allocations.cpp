@@ -1,21 +1,22 @@
+// Replaces the global operator new to count. Policy: linked only into programs that count, and every form of new must be here: one that is missed is an allocation unseen.
 #include "allocations.h"
 
 #include <atomic>
 #include <cstdlib>
 #include <new>
 
-#include "kernels/cpu/library_call.h"
+#include "kernels/base/library_call.h"
 
 namespace {
 std::atomic<long> num_allocations{0};
 }
 void* operator new(size_t size) {
-  if (!atoll::cpu::LibraryCall::is_active()) ++num_allocations;
+  if (!atoll::LibraryCall::is_active()) ++num_allocations;
   if (void* p = std::malloc(size ? size : 1)) return p;
   throw std::bad_alloc();
 }
 void* operator new(size_t size, const std::nothrow_t&) noexcept {
-  if (!atoll::cpu::LibraryCall::is_active()) ++num_allocations;
+  if (!atoll::LibraryCall::is_active()) ++num_allocations;
   return std::malloc(size ? size : 1);
 }
 void operator delete(void* p) noexcept { std::free(p); }

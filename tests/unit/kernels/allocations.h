@@ -1,4 +1,4 @@
-// How often this test program called operator new so far, outside of libraries' own calls (cpu::LibraryCall).
+// How often this test program called operator new so far, outside of libraries' own calls (LibraryCall).
 #pragma once
 
 namespace atoll::test {

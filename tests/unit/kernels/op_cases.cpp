@@ -1,3 +1,4 @@
+// The registry of op cases and the arrays they work on. Policy: reading and writing goes by element through the strides, so a case with strided tensors needs no code of its own.
 #include "op_cases.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Shapes of models: presets, and the rules that a shape must keep. Policy: a rule is tested by the words of its message, since that is what a user sees.
 #include <catch2/catch.hpp>
 
 #include "model/config.h"

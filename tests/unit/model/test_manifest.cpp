@@ -1,3 +1,4 @@
+// The list of parameters against what is published: names, shapes, order. Policy: numbers and names are written out here, not computed by the code under test.
 #include <catch2/catch.hpp>
 #include <set>
 

@@ -1,10 +1,12 @@
 // The executor on a toy model whose activations are exact integers: what it ran equals the schedule, the slots it kept alive are as promised, and every schedule gives the
-// same numbers. A slot is taken at F and given back by B; a buffer that is sent must stay as it is until its release.
+// same numbers. A slot is taken at F and given back by B; a buffer that is sent must stay as it is until its release: the toy overwrites it there, and a communicator that
+// leaves messages in the sender's buffer until they are received shows a release that comes too early.
 #include <atomic>
 #include <catch2/catch.hpp>
 
 #include "kernels/base/error.h"
 #include "parallel/executor.h"
+#include "tests/unit/parallel/rendezvous_communicator.h"
 
 using namespace atoll;
 
@@ -12,7 +14,7 @@ namespace {
 // Stage s maps x to 3x + s; the gradient maps d to 2d + s. weight[s] is order-sensitive: w = 5w + x + d.
 struct Toy {
   explicit Toy(int stages, int microbatches) : num_microbatches(microbatches), slots(static_cast<size_t>(stages * microbatches)), weight(static_cast<size_t>(stages), 0) {}
-  struct Slot { uint64_t in[3], out[3], d_out[3], d_in[3]; bool out_kept = false, d_in_kept = false; };
+  struct Slot { uint64_t in[3], out[3], d_out[3], d_in[3], d_for_weight; bool out_kept = false, d_in_kept = false; };
   Slot& slot(int s, int m) { return slots[static_cast<size_t>(s * num_microbatches + m)]; }
   StageFunctions functions(int last) {
     StageFunctions f;
@@ -27,28 +29,34 @@ struct Toy {
     f.backward_input = [this, last](int s, int m) {
       Slot& x = slot(s, m);
       for (uint64_t i = 0; i < 3; ++i) x.d_in[i] = 2 * (s == last ? x.out[i] : x.d_out[i]) + static_cast<uint64_t>(s);
+      x.d_for_weight = x.d_in[1];
       x.d_in_kept = true;
     };
-    f.backward_weight = [this](int s, int m) { weight[static_cast<size_t>(s)] = 5 * weight[static_cast<size_t>(s)] + slot(s, m).in[0] + slot(s, m).d_in[1]; };
+    f.backward_weight = [this](int s, int m) { weight[static_cast<size_t>(s)] = 5 * weight[static_cast<size_t>(s)] + slot(s, m).in[0] + slot(s, m).d_for_weight; };
     f.forward_output = [this](int s, int m) { return StageFunctions::Span{slot(s, m).out, 24}; };
     f.forward_input = [this](int s, int m) { return StageFunctions::Span{slot(s, m).in, 24}; };
     f.backward_output = [this](int s, int m) { return StageFunctions::Span{slot(s, m).d_out, 24}; };
     f.backward_input_gradient = [this](int s, int m) { return StageFunctions::Span{slot(s, m).d_in, 24}; };
     f.release_forward_output = [this](int s, int m) {
       ATOLL_CHECK(std::exchange(slot(s, m).out_kept, false), "output of stage ", s, " micro-batch ", m, " released twice or before F");
+      std::fill_n(slot(s, m).out, 3, kReleased);
     };
-    f.release_backward_input_gradient = [this](int s, int m) { ATOLL_CHECK(std::exchange(slot(s, m).d_in_kept, false), "gradient released twice or before B"); };
+    f.release_backward_input_gradient = [this](int s, int m) {
+      ATOLL_CHECK(std::exchange(slot(s, m).d_in_kept, false), "gradient released twice or before B");
+      std::fill_n(slot(s, m).d_in, 3, kReleased);
+    };
     return f;
   }
+  static constexpr uint64_t kReleased = 0xdeaddeaddeaddead;
   int num_microbatches;
   std::vector<Slot> slots;
   std::vector<uint64_t> weight;
 };
 
-std::vector<uint64_t> run_toy(const Schedule& schedule) {
+std::vector<uint64_t> run_toy(const Schedule& schedule, bool at_rendezvous = false) {
   REQUIRE(check(schedule).empty());
   std::vector<uint64_t> weights(static_cast<size_t>(schedule.num_stages));
-  run_ranks_as_threads(schedule.num_ranks, [&](Communicator& pp) {
+  const auto run_rank = [&](Communicator& pp) {
     Toy toy(schedule.num_stages, schedule.num_microbatches);
     Executor executor(schedule, pp, toy.functions(schedule.num_stages - 1));
     for (int step = 0; step < 2; ++step) {
@@ -64,6 +72,17 @@ std::vector<uint64_t> run_toy(const Schedule& schedule) {
         }
     }
     for (int s : schedule.stages_of(pp.rank())) weights[static_cast<size_t>(s)] = toy.weight[static_cast<size_t>(s)];
+  };
+  test::Rendezvous meeting;
+  run_ranks_as_threads(schedule.num_ranks, [&](Communicator& world) {
+    if (!at_rendezvous) return run_rank(world);
+    test::RendezvousCommunicator pp(meeting, world.rank(), world.size());
+    try {
+      run_rank(pp);
+    } catch (...) {
+      meeting.fail();
+      throw;
+    }
   });
   return weights;
 }
@@ -96,6 +115,15 @@ TEST_CASE("The executed order is the schedule's and every schedule gives the sam
       }
 }
 
+TEST_CASE("A buffer is not released before its message has been received") {
+  for (int ranks : {2, 3, 5})
+    for (int microbatches : {1, 2, 7})
+      for (const char* name : {"gpipe", "1f1b", "gpipe-w-last", "1f1b-w-last"}) {
+        INFO(name << " ranks " << ranks << " micro-batches " << microbatches);
+        CHECK(run_toy(build_schedule(name, ranks, microbatches), true) == one_rank_result(ranks, microbatches));
+      }
+}
+
 TEST_CASE("Stages on one rank are handed over by copy") {
   Schedule s{.name = "v", .num_ranks = 2, .num_stages = 4, .num_microbatches = 3, .rank_of_stage = {0, 1, 1, 0}, .actions = {{}, {}}};
   using enum ActionKind;
@@ -105,6 +133,7 @@ TEST_CASE("Stages on one rank are handed over by copy") {
       for (ActionKind kind : {kBackward, kWeight}) s.actions[static_cast<size_t>(s.rank_of_stage[static_cast<size_t>(stage)])].push_back({kind, stage, m});
   }
   CHECK(run_toy(with_communication(s)) == one_rank_result(4, 3));
+  CHECK(run_toy(with_communication(s), true) == one_rank_result(4, 3));
 }
 
 TEST_CASE("A pair runs its forward, then its backward") {

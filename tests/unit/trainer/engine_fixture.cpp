@@ -1,3 +1,5 @@
+// Runs an engine on a rank and puts its rows into whole tensors. Policy: everything that is recorded is compared in FP64; the dispatch's bytes are recounted from the routing
+// tables, not taken from the engine.
 #include "engine_fixture.h"
 
 #include <algorithm>

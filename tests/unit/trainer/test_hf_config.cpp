@@ -1,3 +1,4 @@
+// config.json of Hugging Face models: what is read, and what is refused. Policy: a field that would make another model is an error, never ignored.
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <nlohmann/json.hpp>

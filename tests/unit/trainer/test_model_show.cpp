@@ -1,3 +1,4 @@
+// `atoll model show` against published figures, and by the ways in which a model can be named.
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 

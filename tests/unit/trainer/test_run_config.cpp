@@ -1,3 +1,4 @@
+// Recipes and overrides: what they become, and what every mistake in them says. Policy: a message is part of the contract, its place and its advice included.
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <sstream>

@@ -1,3 +1,4 @@
+// Learning rate, batch ramp and piecewise values at the points where they change. Policy: DeepSeek-V3's published schedule is the reference, written out as numbers.
 #include <catch2/catch.hpp>
 #include <cmath>
 

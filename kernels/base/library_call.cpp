@@ -1,6 +1,7 @@
-#include "kernels/cpu/library_call.h"
+// The marker is a depth of the calling thread: calls nest, and other threads' allocations are not excused by it.
+#include "kernels/base/library_call.h"
 
-namespace atoll::cpu {
+namespace atoll {
 namespace {
 thread_local int depth = 0;  // of this thread's nested calls; not state of a computation
 }  // namespace
@@ -9,4 +10,4 @@ LibraryCall::LibraryCall() { ++depth; }
 LibraryCall::~LibraryCall() { --depth; }
 bool LibraryCall::is_active() { return depth > 0; }
 
-}  // namespace atoll::cpu
+}  // namespace atoll

@@ -1,7 +1,7 @@
 // LibraryCall marks the time this thread spends inside a library, so that a test which counts heap allocations can tell the library's own from ours.
 #pragma once
 
-namespace atoll::cpu {
+namespace atoll {
 
 class LibraryCall {
  public:
@@ -11,4 +11,4 @@ class LibraryCall {
   static bool is_active();  // on the calling thread; safe inside operator new
 };
 
-}  // namespace atoll::cpu
+}  // namespace atoll
