@@ -120,6 +120,7 @@ void grouped_linear(Context& ctx, const GroupedLinear& op) {
   check_matrix("grouped_linear", "x", op.x_RK, R, K);
   check_matrix("grouped_linear", "y", op.y_RN, R, N);
   check_result("grouped_linear", "y", op.y_RN, op.x_RK.dtype, false);
+  if (op.w_ENK.size() > 0) cpu::note_grouped(ctx, {.a = op.x_RK, .b = expert(op.w_ENK, 0), .c = op.y_RN, .transpose_b = true, .is_grouped = true});
   if (op.y_RN.size() == 0) return;
   const OpScope scope(ctx, Op::kGroupedLinear, flops(R, N, K));
   Problems problems(ctx);
@@ -142,6 +143,7 @@ void grouped_linear_backward_input(Context& ctx, const GroupedLinearBackwardInpu
   check_matrix("grouped_linear_backward_input", "dy", op.dy_RN, R, N);
   check_matrix("grouped_linear_backward_input", "dx", op.dx_RK, R, K);
   check_result("grouped_linear_backward_input", "dx", op.dx_RK, op.dy_RN.dtype, false);
+  if (op.w_ENK.size() > 0) cpu::note_grouped(ctx, {.a = op.dy_RN, .b = expert(op.w_ENK, 0), .c = op.dx_RK, .is_grouped = true});
   if (op.dx_RK.size() == 0) return;
   const OpScope scope(ctx, Op::kGroupedLinearBackwardInput, flops(R, N, K));
   Problems problems(ctx);
@@ -164,6 +166,7 @@ void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWei
   check_matrix("grouped_linear_backward_weight", "x", op.x_RK, R, K);
   check_result("grouped_linear_backward_weight", "dw", op.dw_ENK, op.dy_RN.dtype, true);
   if (op.dw_ENK.size() == 0) return;
+  cpu::note_grouped(ctx, {.a = op.dy_RN, .b = op.x_RK, .c = expert(op.dw_ENK, 0), .transpose_a = true, .accumulate = op.accumulate, .is_grouped = true});
   const OpScope scope(ctx, Op::kGroupedLinearBackwardWeight, flops(R, N, K));
   ++ctx.num_weight_gradient_gemms;
   Problems problems(ctx);
@@ -178,5 +181,7 @@ void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWei
   }
   problems.run();
 }
+
+void settle_grouped(Context& ctx, int64_t most_rows) { cpu::settle_grouped(ctx, most_rows); }
 
 }  // namespace atoll

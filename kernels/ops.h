@@ -37,6 +37,8 @@ struct GroupedLinearBackwardWeight { Tensor dy_RN, x_RK, dw_ENK; std::span<const
 void grouped_linear(Context& ctx, const GroupedLinear& op);
 void grouped_linear_backward_input(Context& ctx, const GroupedLinearBackwardInput& op);
 void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWeight& op);
+// Compiles what the grouped products seen so far need for any expert of up to `most_rows` rows: later calls compile and allocate nothing. Returns at once if nothing is new.
+void settle_grouped(Context& ctx, int64_t most_rows);
 
 // ---- RMSNorm (Zhang & Sennrich 2019), with the residual add fused: h = x + residual (h = x without one); y = h (mean(h^2) + eps)^-1/2 gain.
 // x, y rows may be strided. h must be given iff residual is; h may alias x or residual. The mean uses h as stored (rounded to storage).
@@ -95,7 +97,7 @@ void router(Context& ctx, const Router& op);
 struct BalanceLoss { Tensor scores_TE; std::span<const int32_t> cu_seqs; int topk = 0; Tensor f_BE; double* loss_sum = nullptr; };
 void balance_loss(Context& ctx, const BalanceLoss& op);
 // dlogits (acc) from dweight_TK (acc) and, if f_BE is given, balance_scale * d(sum of terms) (balance_scale = alpha / sequences of the whole step).
-struct RouterBackward { Tensor scores_TE, topk_idx_TK, weight_TK, dweight_TK, f_BE; std::span<const int32_t> cu_seqs; double balance_scale = 0; RouterConfig config; Tensor dlogits_TE; };
+struct RouterBackward { Tensor scores_TE, topk_idx_TK, dweight_TK, f_BE; std::span<const int32_t> cu_seqs; double balance_scale = 0; RouterConfig config; Tensor dlogits_TE; };
 void router_backward(Context& ctx, const RouterBackward& op);
 
 // ---- Permutation. row_of_TK: I32 row of (t, k), token_of_R: I32. Rows are grouped by expert, tokens ascending inside: the order every back end produces.

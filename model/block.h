@@ -20,6 +20,13 @@ struct BlockState {
   MlaState mla;
   MlpState mlp;
   MoeState moe;
+  void free_buffers() {  // as W leaves it: the vectors keep their room
+    MoeState kept;
+    kept.plan = std::move(moe.plan);
+    kept.counts = std::move(moe.counts);
+    *this = BlockState{};
+    moe = std::move(kept);
+  }
 };
 
 struct BlockCall {  // what every phase is given

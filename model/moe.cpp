@@ -2,8 +2,6 @@
 // without an exchange.
 #include "model/moe.h"
 
-#include <cstring>
-
 namespace atoll {
 
 MoeTensors moe_tensors(const ParameterStore& parameters, const ModelConfig& config, const std::string& prefix, Range experts, bool grads) {
@@ -176,7 +174,7 @@ Buffer Moe::combine_gradient(MoeState& s, const TokenRows& rows, const StepScale
   s.send_weight.reset();
 
   Buffer d_logits = memory.take({T, E}, acc);
-  router_backward(ctx_, {.scores_TE = s.scores, .topk_idx_TK = s.topk_idx, .weight_TK = s.topk_weight, .dweight_TK = d_weight, .f_BE = s.f, .cu_seqs = rows.cu_seqs,
+  router_backward(ctx_, {.scores_TE = s.scores, .topk_idx_TK = s.topk_idx, .dweight_TK = d_weight, .f_BE = s.f, .cu_seqs = rows.cu_seqs,
                          .balance_scale = scales.balance, .config = config_.router(), .dlogits_TE = d_logits});
   if (type == acc) {
     s.d_logits = std::move(d_logits);

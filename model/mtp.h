@@ -10,6 +10,10 @@ struct MtpState {
   BlockState block;
   Buffer x, final_rstd, normed;                     // block output; its normed state: h^k
   Buffer d_normed, dx, d_embedded;
+  void free_buffers() {
+    block.free_buffers();
+    for (Buffer* b : {&embedded, &joined, &enorm_rstd, &hnorm_rstd, &x, &final_rstd, &normed, &d_normed, &dx, &d_embedded}) b->reset();
+  }
 };
 
 class Mtp {

@@ -6,7 +6,7 @@
 namespace atoll {
 
 Stage::Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters, const Placement& placement, Dispatcher& dispatcher, int64_t max_positions)
-    : ctx_(ctx), config_(config), parameters_(parameters), placement_(placement), type_(parameters.storage()) {
+    : ctx_(ctx), config_(config), parameters_(parameters), placement_(placement), dispatcher_(dispatcher), type_(parameters.storage()) {
   rope_table_ = ctx.memory.weights.take({max_positions, config.qk_rope_head_dim}, acc_dtype(type_));
   fill_rope_table(rope_table_, config.rope_theta, config.rope_scaling);
   for (int64_t l = placement.layers().begin; l < placement.layers().end; ++l)
@@ -39,18 +39,22 @@ void Stage::add_slot() {
   slots_.push_back(std::make_unique<Slot>());
   slots_.back()->blocks.resize(blocks_.size());
   slots_.back()->mtp.resize(mtp_.size());
+  reserve(*slots_.back());
   free_slots_.reserve(slots_.size());
 }
 
+void Stage::reserve(Slot& slot) {
+  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->reserve(slot.blocks[i]);
+  for (size_t k = 0; k < mtp_.size(); ++k) mtp_[k]->reserve(slot.mtp[k]);
+}
+
 void Stage::settle() {
-  if (settled_for_ != batches_->size()) {
+  if (is_training_ && settled_for_ < batches_->size()) {
     settled_for_ = batches_->size();
     for (size_t wanted = std::min(settled_for_, slots_.size() + 2); slots_.size() < wanted;) add_slot();
   }
-  for (auto& slot : slots_) {
-    for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->reserve(slot->blocks[i]);
-    for (size_t k = 0; k < mtp_.size(); ++k) mtp_[k]->reserve(slot->mtp[k]);
-  }
+  for (auto& slot : slots_) reserve(*slot);
+  if (config_.n_routed_experts > 0) settle_grouped(ctx_, dispatcher_.most_rows() / config_.num_experts_per_tok);  // at most all tokens of the ep group choose one expert
 }
 
 Stage::Slot& Stage::acquire(int m) {
@@ -88,8 +92,8 @@ void Stage::forward(int m) {
   run_blocks_forward(s, batch, std::move(h));
   if (placement_.is_last()) heads_forward(s, batch);
   if (is_training_) return;
-  for (BlockState& b : s.blocks) b = BlockState{};
-  for (MtpState& t : s.mtp) t = MtpState{};
+  for (BlockState& b : s.blocks) b.free_buffers();
+  for (MtpState& t : s.mtp) t.free_buffers();
   s.x.reset();
   s.final_rstd.reset();
   s.normed.reset();

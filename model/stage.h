@@ -20,7 +20,8 @@ class Stage {
   void forward(int microbatch);
   void backward_input(int microbatch);
   void backward_weight(int microbatch);
-  // After a step: slots for what the next ones may need, so that they allocate nothing. How long a send holds its slot depends on timing: one more for each direction.
+  // After a step or an evaluation: slots and expert products for what the next ones may need, so that they allocate and compile nothing. How long a send holds its slot depends on
+  // timing: one more for each direction.
   void settle();
   StageFunctions functions();  // for the executor; boundary tensors [T, D] in storage type
   const StepSums& sums() const { return sums_; }
@@ -45,6 +46,7 @@ class Stage {
   Slot& slot(int microbatch) { return *slots_[static_cast<size_t>(slot_of_[static_cast<size_t>(microbatch)])]; }
   Slot& acquire(int microbatch);
   void add_slot();
+  void reserve(Slot& slot);
   void release_if_idle(int microbatch);
   void run_blocks_forward(Slot& slot, const MicroBatch& batch, Buffer h);
   void heads_forward(Slot& slot, const MicroBatch& batch);
@@ -54,6 +56,7 @@ class Stage {
   const ModelConfig& config_;
   ParameterStore& parameters_;
   Placement placement_;
+  Dispatcher& dispatcher_;
   DType type_;
   Buffer rope_table_;
   std::vector<std::unique_ptr<Block>> blocks_;

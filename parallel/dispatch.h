@@ -27,6 +27,7 @@ class Dispatcher {
   void plan(std::span<const int64_t> counts_E, DispatchPlan& plan);
   // Room in `plan` for the most rows that any plan has held so far: a state that is used later for a larger micro-batch allocates nothing then.
   void reserve(DispatchPlan& plan) const;
+  int64_t most_rows() const { return most_rows_; }  // of the whole group in one plan, so far
   // Rows grouped by global expert -> arrival rows (and back). row_bytes: payload of one row. Posts; wait on the request. Buffers must live until then.
   Request dispatch(const DispatchPlan& plan, const void* rows, int64_t row_bytes, void* arrived);
   Request combine(const DispatchPlan& plan, const void* arrived, int64_t row_bytes, void* rows);

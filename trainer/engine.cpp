@@ -124,6 +124,7 @@ EvalResult Engine::evaluate(std::vector<MicroBatch>& batches) {
   groups_.dp->sum_in_rank_order(std::span<int64_t>(r.mtp_labels));
   stage_->begin(batches, StepScales{}, false);
   forward_pipeline(static_cast<int>(batches.size())).executor->run();
+  stage_->settle();
   StepSums sums = stage_->sums();
   sum_over_ranks(sums);
   r.loss_sum = sums.loss;

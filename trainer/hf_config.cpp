@@ -91,7 +91,10 @@ void read_rope_scaling(const Json& object, const std::string& where, ModelConfig
   if (r.has("mscale_all_dim") && r.has("mscale")) {  // mscale alone has no effect in transformers
     r.real("mscale", s.mscale);
     r.real("mscale_all_dim", s.mscale_all_dim);
+    for (const auto& [key, value] : {std::pair{"mscale", s.mscale}, {"mscale_all_dim", s.mscale_all_dim}})
+      if (value == 0) r.wrong(key, "transformers reads 0 as absent, another model than 0 says; leave both out or give both");
   }
+  r.must_be("truncate", true, "correction ranges that are not rounded to whole dimensions are not supported");
   if (r.has("attention_factor")) r.wrong("attention_factor", "not supported; mscale and mscale_all_dim are");
 }
 
@@ -120,8 +123,8 @@ void read_shape(Reader& r, const Json& json, ModelConfig& c, std::vector<std::st
 void read_moe(Reader& r, ModelConfig& c, std::vector<std::string>& problems) {
   const bool is_v2 = c.model_type == "deepseek_v2";
   c.n_routed_experts = c.n_shared_experts = 0;
-  r.whole("n_routed_experts", c.n_routed_experts);
-  r.whole("n_shared_experts", c.n_shared_experts);
+  for (const auto& [key, count] : {std::pair{"n_routed_experts", &c.n_routed_experts}, {"n_shared_experts", &c.n_shared_experts}})
+    is_v2 ? r.whole(key, *count) : r.needed(key, *count);  // null in V2: a dense model, no shared expert; V3 has no such reading
   c.topk_method = is_v2 ? "greedy" : "noaux_tc";
   c.norm_topk_prob = !is_v2;
   c.routed_scaling_factor = is_v2 ? 1.0 : 2.5;
@@ -133,7 +136,8 @@ void read_moe(Reader& r, ModelConfig& c, std::vector<std::string>& problems) {
     is_v2 ? r.whole("n_group", c.n_group) : r.needed("n_group", c.n_group);
     is_v2 ? r.whole("topk_group", c.topk_group) : r.needed("topk_group", c.topk_group);
   }
-  r.word("topk_method", c.topk_method);
+  if (is_v2) r.word("topk_method", c.topk_method);
+  else r.must_be("topk_method", "noaux_tc", "not supported in deepseek_v3, whose router is noaux_tc");
   r.yes_no("norm_topk_prob", c.norm_topk_prob);
   r.real("routed_scaling_factor", c.routed_scaling_factor);
   std::string score = is_v2 ? "softmax" : "sigmoid";

@@ -19,10 +19,11 @@ namespace {
 
 constexpr int64_t kTileRows = 256;       // rows of x: few enough for an expert's share, many enough to pay for packing its weights
 constexpr int64_t kRaggedStep = 8;       // a shorter tile is computed with its rows rounded up to this, so that few primitives exist
-constexpr int64_t kContractionStep = 8;  // the same for a short block of summed rows (padded with zeros: exact)
 constexpr int64_t kWidenBlock = 1024;    // contraction widened at a time
 
 int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+// The same for a short block of summed rows (padded with zeros: exact): coarser where it is long, so that 64 lengths exist.
+int64_t ragged_sum(int64_t rows) { return rounded_up(rows, rows <= 256 ? 8 : rows <= 512 ? 16 : 32); }
 
 // One tile of one problem: rows [m0, m0+m) x columns [n0, n0+n) of c.
 struct Tile {
@@ -44,6 +45,9 @@ struct GemmState : BackendState {
   MatmulCache cache;
   int threads;
   std::vector<Tile> tiles;  // of the call under way; kept for its capacity
+  std::vector<Gemm> noted;  // grouped products, one of each shape; tensors without data
+  size_t num_settled = 0;   // of `noted`, for up to most_rows
+  int64_t most_rows = 0;
 };
 
 GemmState& gemm_state(Context& ctx) {
@@ -82,9 +86,10 @@ struct Block {
 Block block_of(const Gemm& p, const Plan& plan, const Tile& tile, int64_t k0) {
   Block b;
   b.k = std::min(plan.k_block, plan.k - k0);
-  b.k_padded = p.transpose_a ? rounded_up(b.k, kContractionStep) : b.k;
+  b.k_padded = p.transpose_a ? ragged_sum(b.k) : b.k;
   b.m_padded = p.transpose_a ? tile.m : rounded_up(tile.m, kRaggedStep);
-  const bool pads_k = b.k_padded != b.k, pads_m = b.m_padded != tile.m;
+  const bool pads_k = b.k_padded != b.k || (p.transpose_a && p.is_grouped && b.k < plan.k_block);  // of many short sums all are staged: one layout, half the primitives
+  const bool pads_m = b.m_padded != tile.m;
   b.stage_a = plan.is_widened || pads_k || pads_m;
   b.stage_b = plan.is_widened || pads_k;
   b.stage_c = plan.c_is_staged_always || pads_m;
@@ -218,7 +223,60 @@ void zero(const Tensor& c) {
   for (int64_t r = 0; r < c.dim[0]; ++r) std::memset(at(c, r, 0), 0, static_cast<size_t>(c.dim[1]) * size_of(c.dtype));
 }
 
+Tensor shape_of(const Tensor& t, bool any_rows) {
+  Tensor shape = t;
+  shape.data = nullptr;
+  if (any_rows) shape.dim[0] = 0;
+  return shape;
+}
+bool same_shape(const Tensor& a, const Tensor& b) { return a.dtype == b.dtype && a.dim == b.dim && a.stride == b.stride; }
+
+// Rows of an operand or result whose number varies.
+Tensor with_rows(Tensor t, int64_t rows) {
+  t.dim[0] = rows;
+  return t;
+}
+
+void compile(GemmState& state, const Context& ctx, const Gemm& noted, int64_t rows) {
+  Gemm p = noted;
+  p.a = with_rows(p.a, rows);
+  (p.transpose_a ? p.b : p.c) = with_rows(p.transpose_a ? p.b : p.c, rows);
+  state.tiles.clear();
+  cut(p, state.tiles);
+  Staging unused;
+  for (Tile& tile : state.tiles) prepare(state, plan_of(ctx, p), tile, unused);
+}
+
 }  // namespace
+
+void note_grouped(Context& ctx, const Gemm& example) {
+  if (example.a.dtype == DType::kF64) return;
+  Gemm p = example;
+  p.a = shape_of(p.a, true);
+  p.b = shape_of(p.b, p.transpose_a);
+  p.c = shape_of(p.c, !p.transpose_a);
+  std::vector<Gemm>& noted = gemm_state(ctx).noted;
+  const bool is_known = std::any_of(noted.begin(), noted.end(), [&](const Gemm& n) {
+    return n.transpose_a == p.transpose_a && n.transpose_b == p.transpose_b && n.accumulate == p.accumulate && same_shape(n.a, p.a) && same_shape(n.b, p.b) && same_shape(n.c, p.c);
+  });
+  if (!is_known) noted.push_back(p);
+}
+
+void settle_grouped(Context& ctx, int64_t most_rows) {
+  GemmState& state = gemm_state(ctx);
+  if (most_rows <= state.most_rows && state.num_settled == state.noted.size()) return;
+  state.most_rows = std::max(state.most_rows, most_rows);
+  state.num_settled = state.noted.size();
+  for (const Gemm& p : state.noted) {
+    const int64_t block = p.transpose_a ? kRowBlock : kTileRows, most = std::min(ragged_sum(state.most_rows), block);
+    for (int64_t rows = ragged_sum(1); rows <= most; rows = ragged_sum(rows + 1)) {
+      compile(state, ctx, p, rows);
+      if (!p.transpose_a) compile(state, ctx, p, rows - 1);                       // padded, so staged
+      else if (state.most_rows > block) compile(state, ctx, p, block + rows);     // a later block, which adds
+    }
+  }
+  state.tiles.clear();
+}
 
 void gemm(Context& ctx, std::span<const Gemm> problems) {
   if (problems.empty()) return;

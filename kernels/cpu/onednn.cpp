@@ -19,7 +19,12 @@ namespace atoll::cpu {
 namespace {
 
 void check(dnnl_status_t status, const char* call) { ATOLL_CHECK(status == dnnl_success, "oneDNN: ", call, " failed with status ", static_cast<int>(status)); }
-#define ATOLL_DNNL(call, ...) check(call(__VA_ARGS__), #call)
+// Calls the library; only that is marked as its time, so that what we allocate around it is counted as ours.
+#define ATOLL_DNNL(call, ...)             \
+  do {                                    \
+    const LibraryCall library;            \
+    check(call(__VA_ARGS__), #call);      \
+  } while (false)
 
 template <class T, dnnl_status_t (*kDestroy)(T)>
 struct DnnlTraits {
@@ -91,6 +96,7 @@ class Matmul {
     const dnnl_memory_desc_t* descs[4] = {dnnl_primitive_desc_query_md(description_.get(), dnnl_query_src_md, 0),
                                           dnnl_primitive_desc_query_md(description_.get(), dnnl_query_weights_md, 0),
                                           dnnl_primitive_desc_query_md(description_.get(), dnnl_query_dst_md, 0), scratch};
+    memories_.reserve(streams.size() * 4);
     for (size_t t = 0; t < streams.size(); ++t)
       for (int i = 0; i < 4; ++i) {
         dnnl_memory_t memory = nullptr;
@@ -99,11 +105,6 @@ class Matmul {
       }
   }
   int64_t scratch_bytes() const { return scratch_bytes_; }
-  const char* implementation() const {
-    const char* name = nullptr;
-    ATOLL_DNNL(dnnl_primitive_desc_query, description_.get(), dnnl_query_impl_info_str, 0, &name);
-    return name;
-  }
   // No exception leaves: this runs inside parallel regions. A failure would be a broken installation; it ends the process with a line.
   void run(int thread, const void* a, const void* b, void* c, void* scratch) const {
     const LibraryCall library;
@@ -134,7 +135,6 @@ struct MatmulCache::Impl {
 };
 
 MatmulCache::MatmulCache(int num_threads) : impl_(std::make_unique<Impl>()) {
-  const LibraryCall library;
   narrow_isa();
   dnnl_engine_t engine = nullptr;
   ATOLL_DNNL(dnnl_engine_create, &engine, dnnl_cpu, 0);
@@ -150,14 +150,11 @@ MatmulCache::~MatmulCache() = default;
 const Matmul& MatmulCache::lookup(const MatmulKey& key) {
   const auto found = impl_->matmuls.find(key);
   if (found != impl_->matmuls.end()) return found->second;
-  const LibraryCall library;
   const OneThread one;
   return impl_->matmuls.try_emplace(key, impl_->engine.get(), impl_->streams, key).first->second;
 }
-int64_t MatmulCache::size() const { return static_cast<int64_t>(impl_->matmuls.size()); }
 
 int64_t scratch_bytes(const Matmul& matmul) { return matmul.scratch_bytes(); }
-const char* implementation(const Matmul& matmul) { return matmul.implementation(); }
 void run(const Matmul& matmul, int thread, const void* a, const void* b, void* c, void* scratch) { matmul.run(thread, a, b, c, scratch); }
 
 OneThread::OneThread() : saved_(omp_get_max_threads()) { omp_set_num_threads(1); }

@@ -23,7 +23,6 @@ class MatmulCache {
   explicit MatmulCache(int num_threads);
   ~MatmulCache();
   const Matmul& lookup(const MatmulKey& key);
-  int64_t size() const;
 
  private:
   struct Impl;
@@ -31,7 +30,6 @@ class MatmulCache {
 };
 
 int64_t scratch_bytes(const Matmul& matmul);
-const char* implementation(const Matmul& matmul);  // oneDNN's name of it, "brg:avx512_core_bf16"
 void run(const Matmul& matmul, int thread, const void* a, const void* b, void* c, void* scratch);
 
 // While it lives, oneDNN on this thread uses one thread, whatever OMP_NUM_THREADS says.

@@ -1,4 +1,5 @@
 // Registry cases of attention and its backward: k_nope and v interleaved per head in one buffer, q heads [nope | rope], documents of all lengths.
+#include <catch2/catch.hpp>
 #include <cmath>
 
 #include "op_cases.h"
@@ -168,4 +169,22 @@ bool declare() {
 [[maybe_unused]] const bool registered = declare();
 
 }  // namespace
+
+TEST_CASE("Scores of +-1e4 choose one key, and give finite gradients") {
+  const Shape s{1, 4, 2, 3, {0, 70}};
+  for (DType type : {DType::kF64, DType::kF32, DType::kBF16}) {
+    Arrays in = draw_inputs(s, true);
+    for (double& q : in.at("q")) q = 100;
+    for (int64_t t = 0; t < s.T(); ++t)
+      for (int64_t n = 0; n < s.N; ++n) in.at("k_nope")[static_cast<size_t>(t * s.N + n)] = (t == 2 ? 50.0 : -50.0) / s.scale();
+    for (double& k : in.at("k_rope")) k = 0;
+    Context ctx;
+    const Arrays out = run(s, ctx, type, in);
+    for (int64_t t = 2; t < s.T(); ++t)
+      for (int64_t v = 0; v < s.V; ++v) CHECK(out.at("o")[static_cast<size_t>(t * s.V + v)] == in.at("v")[static_cast<size_t>(2 * s.V + v)]);
+    for (const auto& [name, values] : out)
+      for (double v : values) CHECK(std::isfinite(v));
+  }
+}
+
 }  // namespace atoll::test

@@ -111,6 +111,24 @@ TEST_CASE("The products of the head are booked once, as products") {
   CHECK(ctx.op_stats[static_cast<size_t>(Op::kHeadLoss)].calls == 1);
 }
 
+TEST_CASE("Logits of +-1e4 give the loss of their difference, and finite gradients") {
+  for (DType type : {DType::kF64, DType::kF32, DType::kBF16}) {
+    Context ctx;
+    const int64_t V = 21;
+    Array w(static_cast<size_t>(V), -1e4);
+    w[4] = 1e4;
+    const Owned x(type, {2, 1}, {1, 1}), head(type, {V, 1}, w), labels(DType::kI32, {2}, {4, 5}), loss(acc_dtype(type), {2}), dx(type, {2, 1}), dw(acc_dtype(type), {V, 1}, Array(static_cast<size_t>(V), 0.0));
+    double sum = 0;
+    head_loss(ctx, {.x_TD = x, .w_VD = head, .labels_T = labels, .loss_sum = &sum, .loss_T = loss, .dx_TD = dx, .dw_VD = dw});
+    CHECK(loss.values()[0] == 0);
+    CHECK(loss.values()[1] == Approx(2e4).epsilon(0.005));
+    CHECK(dx.values()[0] == 0);
+    CHECK(dx.values()[1] == Approx(2e4).epsilon(0.01));
+    CHECK(dw.values()[4] == Approx(1));
+    CHECK(dw.values()[5] == Approx(-1));
+  }
+}
+
 TEST_CASE("The head refuses a label outside its vocabulary") {
   Context ctx;
   const Owned x(DType::kF32, {1, 2}, {1, 1}), w(DType::kF32, {3, 2}, Array(6, 1.0)), labels(DType::kI32, {1}, {3});

@@ -2,11 +2,13 @@
 // as the dtype rounds, plus the last bit of what is stored.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <set>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
+#include "child.h"
 #include "op_cases.h"
 
 namespace atoll::test {
@@ -88,6 +90,39 @@ TEST_CASE("Every op agrees with its double oracle on every instruction set") {
   }
 }
 
+// Hidden: the case below runs it in processes of other instruction sets. oneDNN is narrowed once a process, so set_isa() alone leaves the products on the widest.
+TEST_CASE("Products agree with their double oracle on this process's instruction set", "[.this-isa]") {
+  const char* most = std::getenv("ONEDNN_MAX_CPU_ISA");
+  CHECK(cpu::has_native_bf16_gemm() == (best_isa() == Isa::kAvx512 && !most));
+  int num_cases = 0;
+  for (const OpCase& c : op_cases()) {
+    if (c.op > Op::kGroupedLinearBackwardWeight && c.op != Op::kHeadLoss) continue;
+    ++num_cases;
+    const Arrays in = c.inputs();
+    const Arrays exact = c.oracle(in, Rounding{});
+    for (DType dtype : c.dtypes) {
+      const Arrays rounded = c.oracle(in, Rounding{dtype, false});
+      for (Bf16Gemm mode : modes(dtype)) {
+        INFO(c.name << " " << name_of(dtype) << " " << name_of(best_isa()));
+        const Arrays got = run(c, dtype, best_isa(), 1, in, mode);
+        check_against_oracle(c, dtype, got, exact, rounded);
+        for (const auto& [name, values] : run(c, dtype, best_isa(), 3, in, mode)) CHECK(same_bits(values, got.at(name)));
+      }
+    }
+  }
+  CHECK(num_cases > 40);
+}
+
+TEST_CASE("Products are right in a process of each narrower instruction set, the library's included") {
+  for (const auto& [isa, environment] : {std::pair{Isa::kX86_64, "ATOLL_ISA=x86-64"}, {Isa::kAvx2, "ATOLL_ISA=avx2"}, {Isa::kX86_64, "ONEDNN_MAX_CPU_ISA=AVX2"}}) {
+    if (!cpu::has_isa(isa)) continue;
+    const Child child = run_in_child(environment, "[this-isa]");
+    INFO(environment << "\n" << child.output);
+    CHECK(child.status == 0);
+    CHECK(child.output.find("All tests passed") != std::string::npos);
+  }
+}
+
 TEST_CASE("Bits of every op do not depend on the thread count, and repeat") {
   for (const OpCase& c : op_cases()) {
     const Arrays in = c.inputs();
@@ -101,6 +136,26 @@ TEST_CASE("Bits of every op do not depend on the thread count, and repeat") {
         }
       }
     }
+  }
+}
+
+// An op that computes gradients, and whether some case compares each of its gradients (outputs named d...) with finite differences.
+TEST_CASE("Every gradient of every backward op has an objective") {
+  for (Op op : {Op::kLinearBackwardInput, Op::kLinearBackwardWeight, Op::kGroupedLinearBackwardInput, Op::kGroupedLinearBackwardWeight, Op::kRmsNormBackward, Op::kAttentionBackward,
+                Op::kSwigluBackward, Op::kRouterBackward, Op::kEmbeddingBackward, Op::kHeadLoss}) {
+    std::set<std::string> outputs, checked;
+    for (const OpCase& c : op_cases()) {
+      if (c.op != op) continue;
+      for (const auto& [name, values] : c.oracle(c.inputs(), Rounding{}))
+        if (name[0] == 'd') outputs.insert(name);
+      if (!c.objective) continue;
+      const Arrays in = c.inputs();
+      for (const auto& [input, output] : c.gradients)
+        if (in.at(input).size() > 4) checked.insert(output);
+    }
+    INFO(name_of(op));
+    CHECK(!outputs.empty());
+    CHECK(checked == outputs);
   }
 }
 

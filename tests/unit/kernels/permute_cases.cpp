@@ -75,6 +75,21 @@ bool declare() {
 
 }  // namespace
 
+TEST_CASE("Unpermute is the adjoint of permute") {
+  Context ctx;
+  const int64_t T = 19, K = 3, E = 7, D = 5;
+  const Plan plan(T, K, E);
+  const Array x = draw("x", static_cast<size_t>(T * D)), y = draw("y", static_cast<size_t>(T * K * D));
+  const Owned x_TD(DType::kF64, {T, D}, x), y_RD(DType::kF64, {T * K, D}, y), ax(DType::kF64, {T * K, D}), aty(DType::kF64, {T, D});
+  permute(ctx, {.x_TD = x_TD, .index_R = plan.token_of, .y_RD = ax});
+  unpermute(ctx, {.y_RD = y_RD, .row_of_TK = plan.row_of, .out_TD = aty});
+  double left = 0, right = 0;
+  for (size_t i = 0; i < y.size(); ++i) left += ax.values()[i] * y[i];
+  for (size_t i = 0; i < x.size(); ++i) right += x[i] * aty.values()[i];
+  CHECK(left == Approx(right).epsilon(1e-12));
+  CHECK(std::abs(left) > 1);
+}
+
 TEST_CASE("A permutation plan groups rows by expert, tokens ascending inside") {
   const Owned ids(DType::kI32, {4, 2}, {1, 3, 0, 3, 1, 3, 0, 1}), row_of(DType::kI32, {4, 2}), token_of(DType::kI32, {8});
   std::vector<int64_t> counts(5, -1);

@@ -90,6 +90,28 @@ TEST_CASE("YaRN scales cos and sin by the ratio of its two temperatures") {
   CHECK(table.values()[0] == Approx((0.0707 * std::log(40.0) + 1) / (0.15 * std::log(40.0) + 1)).epsilon(1e-14));
 }
 
+TEST_CASE("Rotating back is the adjoint of rotating, YaRN's factor included") {
+  Context ctx;
+  const int64_t T = 11, H = 3, R = 34;
+  const size_t size = static_cast<size_t>(T * H * R);
+  const Array x = draw("x", size), y = draw("y", size);
+  const Owned table(DType::kF64, {T, R}), ax(DType::kF64, {T, H, R}, x), aty(DType::kF64, {T, H, R}, y);
+  fill_rope_table(table, 10000.0, {.factor = 40, .mscale = 0.707, .mscale_all_dim = 1.5, .is_yarn = true});
+  std::vector<int32_t> positions;
+  for (int32_t t = 0; t < T; ++t) positions.push_back(t);
+  rope(ctx, {.x_THR = ax, .position_T = positions, .table_PR = table});
+  rope(ctx, {.x_THR = aty, .position_T = positions, .table_PR = table, .inverse = true});
+  const Array forward = ax.values(), backward = aty.values();
+  double left = 0, right = 0, length = 0;
+  for (size_t i = 0; i < size; ++i) left += forward[i] * y[i], right += x[i] * backward[i], length += forward[i] * forward[i];
+  CHECK(left == Approx(right).epsilon(1e-12));
+  CHECK(std::abs(left) > 1);
+  double before = 0;
+  for (double v : x) before += v * v;
+  CHECK(length / before == Approx(std::pow(table.values()[0], 2)).epsilon(1e-12));  // cos 0 = 1: the factor, which is not 1
+  CHECK(table.values()[0] < 0.9);
+}
+
 TEST_CASE("The softmax scale is 192^-1/2, and 0.135234 under DeepSeek-V3's YaRN") {
   CHECK(attention_scale(192, {}) == Approx(0.0721687836).epsilon(1e-9));
   CHECK(attention_scale(192, {.factor = 40, .mscale = 1, .mscale_all_dim = 1, .is_yarn = true}) == Approx(0.135234).epsilon(4e-6));

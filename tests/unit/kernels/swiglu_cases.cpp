@@ -1,4 +1,5 @@
 // Registry cases of swiglu and its backward.
+#include <catch2/catch.hpp>
 #include <cmath>
 
 #include "op_cases.h"
@@ -84,4 +85,26 @@ bool declare() {
 [[maybe_unused]] const bool registered = declare();
 
 }  // namespace
+
+TEST_CASE("Swiglu of gates of +-200 is gate times up, and nothing; so are its gradients") {
+  for (DType type : {DType::kF64, DType::kF32, DType::kBF16}) {
+    Context ctx;
+    const int64_t F = 19;  // a vector and a rest
+    Array gate_up, expected_y, expected_gate, expected_up;
+    for (int64_t f = 0; f < F; ++f) {
+      gate_up.push_back(f % 2 ? -200.0 : 200.0);
+      expected_y.push_back(f % 2 ? 0.0 : 200.0 * 3), expected_gate.push_back(f % 2 ? 0.0 : 3.0), expected_up.push_back(f % 2 ? 0.0 : 200.0);
+    }
+    gate_up.insert(gate_up.end(), static_cast<size_t>(F), 3.0);
+    const Owned x(type, {1, 2 * F}, gate_up), y(type, {1, F}), dy(type, {1, F}, Array(static_cast<size_t>(F), 1.0)), d(type, {1, 2 * F});
+    swiglu(ctx, {.gate_up_R2F = x, .y_RF = y});
+    swiglu_backward(ctx, {.dy_RF = dy, .gate_up_R2F = x, .dgate_up_R2F = d});
+    const Array values = y.values(), gradients = d.values();
+    for (size_t f = 0; f < static_cast<size_t>(F); ++f) {
+      CHECK(values[f] == Approx(expected_y[f]).margin(1e-30));
+      CHECK(gradients[f] == Approx(expected_gate[f]).margin(1e-30));
+      CHECK(gradients[static_cast<size_t>(F) + f] == Approx(expected_up[f]).margin(1e-30));
+    }
+  }
+}
 }  // namespace atoll::test

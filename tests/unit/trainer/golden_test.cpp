@@ -7,6 +7,8 @@
 
 #include "checkpoint_fixture.h"
 #include "kernels/base/error.h"
+#include "kernels/cpu/isa.h"
+#include "tests/unit/kernels/child.h"
 #include "trainer/golden_case.h"
 #include "trainer/hf_config.h"
 #include "trainer/verify_golden.h"
@@ -54,6 +56,21 @@ TEST_CASE("One pass of each reference model holds in FP64 and FP32 over pipeline
     for (DType type : {DType::kF64, DType::kF32})
       for (int pp : {1, 2})
         for (int ep : {1, 2, 4}) check_holds(name, type, pp, ep);
+}
+
+// Hidden: run below in processes of other instruction sets.
+TEST_CASE("One reference model holds on this process's instruction set", "[.this-isa]") {
+  for (DType type : {DType::kF64, DType::kF32, DType::kBF16}) check_holds("mtp_tiny/depth1", type, 1, 1);
+}
+
+TEST_CASE("One reference model holds in a process of each narrower instruction set", "[golden]") {
+  for (Isa isa : {Isa::kX86_64, Isa::kAvx2}) {
+    if (!cpu::has_isa(isa)) continue;
+    const test::Child child = test::run_in_child(std::string("ATOLL_ISA=") + name_of(isa), "[this-isa]");
+    INFO(name_of(isa) << '\n' << child.output);
+    CHECK(child.status == 0);
+    CHECK(child.output.find("All tests passed") != std::string::npos);
+  }
 }
 
 TEST_CASE("30 reference training steps hold in FP64 and FP32 over pipeline and expert ranks", "[golden]") {

@@ -106,6 +106,36 @@ TEST_CASE("Fields that would be another model are errors, all at once", "[traine
   }
 }
 
+TEST_CASE("A V3 config without its experts is no dense model, a V2 one is", "[trainer][hf]") {
+  for (const char* key : {"n_routed_experts", "n_shared_experts"}) {
+    nlohmann::json json = golden_json("deepseek_v3_tiny");
+    json.erase(key);
+    CHECK(has(error_of(json.dump()), std::string(key) + ": missing"));
+    json[key] = nullptr;
+    CHECK(has(error_of(json.dump()), std::string(key) + ": missing"));
+    nlohmann::json v2 = golden_json("deepseek_v2_lite_tiny");
+    v2[key] = nullptr;
+    CHECK(error_of(v2.dump()) == "");
+  }
+}
+
+TEST_CASE("Fields that change the maths in transformers are refused by name", "[trainer][hf]") {
+  nlohmann::json v3 = golden_json("deepseek_v3_tiny");
+  v3["topk_method"] = "greedy";
+  CHECK(has(error_of(v3.dump()), "topk_method = \"greedy\""));
+  for (const char* spelling : {"rope_scaling", "rope_parameters"}) {
+    const auto with = [&](const char* key, const nlohmann::json& value) {
+      nlohmann::json json = golden_json("deepseek_v3_yarn_tiny");
+      json[spelling][key] = value;
+      return error_of(json.dump());
+    };
+    CHECK(with("truncate", true) == "");
+    CHECK(has(with("truncate", false), std::string(spelling) + ".truncate = false"));
+    CHECK(has(with("mscale", 0), std::string(spelling) + ".mscale = 0"));
+    CHECK(has(with("mscale_all_dim", 0.0), std::string(spelling) + ".mscale_all_dim = 0.0"));
+  }
+}
+
 TEST_CASE("A config.json that is none is refused", "[trainer][hf]") {
   CHECK(has(error_of("{"), "not valid JSON"));
   CHECK(has(error_of("[]"), "no object"));
