@@ -19,6 +19,9 @@ bool same_dims(const Tensor& a, const Tensor& b) {
     if (a.dim[k] != b.dim[k]) return false;
   return true;
 }
+void check_inner_stride(const char* what, const Tensor& t) {
+  ATOLL_CHECK(t.rank == 0 || t.dim[t.rank - 1] <= 1 || t.stride[t.rank - 1] == 1, what, " ", t.shape(), " has inner stride ", t.stride[t.rank - 1], "; rows may be strided, elements not");
+}
 // Where row `row` of the outer dimensions starts.
 char* row_of(const Tensor& t, int64_t row) {
   int64_t offset = 0;
@@ -70,6 +73,7 @@ void add(Context& ctx, const Add& op) {
   ATOLL_CHECK(is_float(op.y.dtype) && op.a.dtype == op.y.dtype && op.b.dtype == op.y.dtype && same_dims(op.a, op.y) && same_dims(op.b, op.y), "add: a ",
               op.a.shape(), ", b ", op.b.shape(), ", y ", op.y.shape(), " must have one float dtype and the same dims");
   if (op.y.size() == 0) return;
+  for (const auto& [name, t] : {std::pair{"add: a", &op.a}, {"add: b", &op.b}, {"add: y", &op.y}}) check_inner_stride(name, *t);
   const OpScope scope(ctx, Op::kAdd, static_cast<double>(op.y.size()));
   const Isa isa = cpu::isa_of(ctx);
   for_each_run<3>(ctx, {op.a, op.b, op.y}, [&](const std::array<char*, 3>& p, int64_t n) { ATOLL_CALL_ISA(isa, add_row(p[0], p[1], p[2], op.y.dtype, n)); });
@@ -80,6 +84,7 @@ void cast(Context& ctx, const Cast& op) {
   ATOLL_CHECK(is_float(op.x.dtype) && is_float(op.y.dtype) && same_dims(op.x, op.y), "cast: x ", op.x.shape(), " and y ", op.y.shape(),
               " must be float tensors of the same dims");
   if (op.y.size() == 0) return;
+  for (const auto& [name, t] : {std::pair{"cast: x", &op.x}, {"cast: y", &op.y}}) check_inner_stride(name, *t);
   const OpScope scope(ctx, Op::kCast, 0);
   const Isa isa = cpu::isa_of(ctx);
   for_each_run<2>(ctx, {op.x, op.y},

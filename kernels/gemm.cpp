@@ -84,7 +84,7 @@ void linear(Context& ctx, const Linear& op) {
   if (op.y_TN.size() == 0) return;
   const OpScope scope(ctx, Op::kLinear, flops(T, N, K));
   cpu::gemm(ctx, {.a = with_stride(op.x_TK), .b = with_stride(op.w_NK), .c = with_stride(op.y_TN), .transpose_b = true, .accumulate = op.accumulate});
-  round_outputs(ctx, {op.y_TN});
+  if (!op.keeps_acc) round_outputs(ctx, {op.y_TN});
 }
 
 void linear_backward_input(Context& ctx, const LinearBackwardInput& op) {

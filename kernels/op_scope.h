@@ -1,5 +1,5 @@
 // OpScope: every public op opens one after its checks; it adds the call, its time and its arithmetic to ctx.op_stats, from which "where the time goes" is printed.
-// Ops never nest: an op that is built from another one calls the back end's function, not the public op, or the time is counted twice.
+// An op that is built from others (head_loss) takes their time off its own, or it would be counted twice.
 #pragma once
 #include <chrono>
 

@@ -23,7 +23,8 @@ enum class Op : int {
 const char* name_of(Op op);
 
 // ---- GEMM. Rows of all operands may be strided. y may have storage or acc type; weights [out, in]. K (contraction) is never split between threads.
-struct Linear { Tensor x_TK, w_NK, y_TN; bool accumulate = false; };                                     // y (+)= x w^T
+// keeps_acc: the result stays in acc type whatever the storage (the router's logits): not an output that round_outputs_to_bf16 rounds.
+struct Linear { Tensor x_TK, w_NK, y_TN; bool accumulate = false, keeps_acc = false; };                   // y (+)= x w^T
 struct LinearBackwardInput { Tensor dy_TN, w_NK, dx_TK; bool accumulate = false; };                      // dx (+)= dy w
 struct LinearBackwardWeight { Tensor dy_TN, x_TK, dw_NK; bool accumulate = true; };                      // dw (+)= dy^T x; dw is acc
 void linear(Context& ctx, const Linear& op);
@@ -114,7 +115,7 @@ void embedding(Context& ctx, const Embedding& op);
 struct EmbeddingBackward { Tensor ids_T, dy_TD, dtable_VD; };
 void embedding_backward(Context& ctx, const EmbeddingBackward& op);
 
-// ---- Output head + cross-entropy, fused: logits = x w^T (never kept: blocks of rows, vocabulary in chunks), *loss_sum += sum of -log p[label] over labels >= 0 (natural log).
+// ---- Output head + cross-entropy, fused: logits = x w^T (never kept: blocks of rows, each over the whole vocabulary), *loss_sum += sum of -log p[label] over labels >= 0 (natural log).
 // With dx given also dx = scale * d loss_sum/dx (overwrites) and dw (acc) accumulates: forward and backward in one pass, no logits product is done twice.
 // labels: I32, negative = ignored (its dx is 0). loss_T (acc, optional): each token's loss, 0 where ignored.
 struct HeadLoss { Tensor x_TD, w_VD, labels_T; double scale = 1; double* loss_sum = nullptr; Tensor loss_T, dx_TD, dw_VD; };

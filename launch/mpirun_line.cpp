@@ -1,3 +1,4 @@
+// How this rank was started, read from its parent's command line: what an error message may suggest is the same mpirun, corrected.
 #include "launch/mpirun_line.h"
 
 #include <unistd.h>

@@ -24,7 +24,7 @@ void Moe::route_and_dispatch(MoeState& s, const Tensor& x, const TokenRows& rows
   const DType acc = acc_dtype(x.dtype);
   Segment& memory = ctx_.memory.activations;
   Buffer logits = memory.take({T, E}, acc);
-  linear(ctx_, {.x_TK = x, .w_NK = w_.gate, .y_TN = logits});
+  linear(ctx_, {.x_TK = x, .w_NK = w_.gate, .y_TN = logits, .keeps_acc = true});
   s.scores = memory.take({T, E}, acc);
   s.topk_idx = memory.take({T, K}, DType::kI32);
   s.topk_weight = memory.take({T, K}, acc);

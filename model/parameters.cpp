@@ -78,7 +78,7 @@ ParameterStore::ParameterStore(Context& ctx, const ModelConfig& config, const st
   const DType acc = acc_dtype(storage);
   constexpr int64_t kAlignElements = 32;
   std::vector<int64_t> offsets;
-  int64_t at = 0, bias_elements = 0;
+  int64_t at = 0, grads_begin = 0, bias_elements = 0;  // a replica comes first and has weights alone: gradients begin behind it
   const ParameterSpec* previous = nullptr;
   for (size_t i = 0; i < manifest.size(); ++i) {
     const ParameterSpec& spec = manifest[i];
@@ -90,6 +90,7 @@ ParameterStore::ParameterStore(Context& ctx, const ModelConfig& config, const st
       continue;
     }
     if (!follows(spec, previous)) at = (at + kAlignElements - 1) / kAlignElements * kAlignElements;
+    if (previous == nullptr || parameters_.back().is_replica) grads_begin = at;
     previous = &spec;
     LocalParameter p;
     p.spec = &spec;
@@ -103,15 +104,17 @@ ParameterStore::ParameterStore(Context& ctx, const ModelConfig& config, const st
     parameters_.push_back(p);
   }
   weights_ = ctx.memory.weights.take({at}, storage);
-  grads_ = ctx.memory.grads.take({at}, acc);
+  grads_ = ctx.memory.grads.take({at - grads_begin}, acc);
   std::memset(weights_.tensor().data, 0, static_cast<size_t>(weights_.tensor().bytes()));
   for (size_t i = 0; i < parameters_.size(); ++i) {
     LocalParameter& p = parameters_[i];
     const int64_t n = p.spec->rows * p.spec->cols;
-    for (auto [buffer, tensor] : {std::pair{&weights_, &p.weight}, std::pair{&grads_, &p.grad}}) {
-      const Tensor flat = buffer->tensor().rows(offsets[i], n);
-      *tensor = p.spec->is_vector ? flat : flat.view({p.spec->rows, p.spec->cols});
-    }
+    const auto place = [&](const Buffer& buffer, int64_t begin) {
+      const Tensor flat = buffer.tensor().rows(begin, n);
+      return p.spec->is_vector ? flat : flat.view({p.spec->rows, p.spec->cols});
+    };
+    p.weight = place(weights_, offsets[i]);
+    if (!p.is_replica) p.grad = place(grads_, offsets[i] - grads_begin);
   }
   bias_buffer_ = ctx.memory.weights.take({bias_elements}, acc);
   std::memset(bias_buffer_.tensor().data, 0, static_cast<size_t>(bias_buffer_.tensor().bytes()));

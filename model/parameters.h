@@ -30,7 +30,7 @@ struct LocalParameter {
   const ParameterSpec* spec = nullptr;
   int index = 0;          // in the manifest
   Tensor weight;          // storage, [rows, cols] or [n]
-  Tensor grad;            // acc, same dims; of a replica: not used (its uses have their own)
+  Tensor grad;            // acc, same dims; a replica has none (its uses have their own)
   bool is_expert = false;
   bool is_replica = false;  // the shared embedding on the last stage: weights follow the first stage's, gradients are sent there
 };

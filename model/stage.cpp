@@ -21,8 +21,6 @@ Stage::Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters
     head_ = head.weight;
     d_head_ = config.tie_word_embeddings ? parameters.embedding_grad(EmbeddingUse::kTiedHead) : head.grad;
   }
-  kept_mtp_.resize(mtp_.size());
-  mtp_states_.resize(mtp_.size());
 }
 
 void Stage::begin(const std::vector<MicroBatch>& batches, const StepScales& scales, bool is_training) {
@@ -139,10 +137,6 @@ void Stage::heads_forward(Slot& s, const MicroBatch& batch) {
   if (!is_training_ && keep_final_state) {
     kept_state_ = std::move(s.normed);
     final_state_ = kept_state_;
-    for (size_t k = 0; k < mtp_.size(); ++k) {
-      kept_mtp_[k] = std::move(s.mtp[k].normed);
-      mtp_states_[k] = kept_mtp_[k];
-    }
   }
 }
 

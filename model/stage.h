@@ -27,7 +27,6 @@ class Stage {
   const StepSums& sums() const { return sums_; }
   // Normed final state [T, D] of the last forward of a micro-batch with is_training false (last stage), kept for generation and for reading logits; empty otherwise.
   Tensor final_state() const { return final_state_; }
-  Tensor mtp_state(int depth) const { return mtp_states_[static_cast<size_t>(depth - 1)]; }
   Tensor head_weight() const { return head_; }
   int current_microbatch() const { return current_; }  // of the action that runs, for probes
   int64_t num_live_slots() const { return num_live_; }
@@ -72,9 +71,7 @@ class Stage {
   int64_t num_live_ = 0;
   int current_ = 0;
   Buffer kept_state_;
-  std::vector<Buffer> kept_mtp_;
   Tensor final_state_;
-  std::vector<Tensor> mtp_states_;
 };
 
 }  // namespace atoll

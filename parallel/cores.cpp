@@ -1,3 +1,4 @@
+// Cores of a host, shared out among its ranks. A mask that somebody asked for is kept; one that mpirun set unasked is widened.
 #include "parallel/cores.h"
 
 #include <sched.h>

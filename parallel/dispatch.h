@@ -1,5 +1,6 @@
 // Expert dispatch over an EP group, flat all-to-all with exact variable counts: no token is dropped, a rank with no tokens still joins every exchange.
-// The plan is made on the host from routing counts. Rows leave grouped by global expert and arrive grouped by (source rank, local expert); `arrival_R` orders them by local expert, sources ascending.
+// The plan is made on the host from routing counts. Rows leave grouped by global expert and arrive grouped by (source rank, local expert);
+// `expert_order` puts them by local expert, sources ascending, `arrival_order` puts them back.
 #pragma once
 #include <cstdint>
 #include <span>

@@ -81,6 +81,8 @@ std::vector<ConfigProblem> config_problems(const RunConfig& c) {
             "longer than model.max_position_embeddings = " + std::to_string(c.model.max_position_embeddings));
   p.require(c.data.seq_len > c.model.num_nextn_predict_layers, "data.seq_len", c.data.seq_len,
             "MTP of depth " + std::to_string(c.model.num_nextn_predict_layers) + " needs longer sequences");
+  const double slots = static_cast<double>(c.train.micro_batch) * static_cast<double>(c.data.seq_len) * static_cast<double>(c.model.n_routed_experts > 0 ? c.model.num_experts_per_tok : 1);
+  p.require(slots < 0x1p31, "train.micro_batch", c.train.micro_batch, "times data.seq_len and model.num_experts_per_tok is 2^31 or more; rows are counted in 32 bits");
   check_train(p, c);
   check_layout(p, c);
   const std::string& name = c.run.name;

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <mutex>
-#include <optional>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/ops.h"
@@ -21,16 +21,19 @@ Placement place(const EngineOptions& o, const Mesh& mesh, int rank) {
   return p;
 }
 
-// The probe times two ways of multiplying BF16 operands, and the ways differ in bits: one choice for the whole process, and rank 0's for all ranks.
+// The probe times two ways of multiplying BF16 operands, and the ways differ in bits: one choice for all engines of a process that have as many threads, and rank 0's for all ranks.
 Bf16Gemm choose_bf16_gemm(Context& ctx, Communicator& world) {
   static std::mutex mutex;
-  static std::optional<std::pair<Bf16Gemm, GemmProbe>> measured;
+  static std::map<int, std::pair<Bf16Gemm, GemmProbe>> of_threads;
+  const std::pair<Bf16Gemm, GemmProbe>* measured = nullptr;
   {
     const std::lock_guard lock(mutex);
-    if (!measured) {
+    auto at = of_threads.find(ctx.num_threads);
+    if (at == of_threads.end()) {
       probe_gemm(ctx);
-      measured.emplace(ctx.bf16_gemm, ctx.probe);
+      at = of_threads.emplace(ctx.num_threads, std::pair{ctx.bf16_gemm, ctx.probe}).first;
     }
+    measured = &at->second;
     ctx.probe = measured->second;
   }
   Bf16Gemm choice = measured->first;

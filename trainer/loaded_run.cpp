@@ -2,6 +2,7 @@
 #include "trainer/loaded_run.h"
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "kernels/cpu/gemm.h"
@@ -9,6 +10,14 @@
 #include "trainer/trainer.h"
 
 namespace atoll {
+
+Bf16Gemm bf16_gemm_of(const RunConfig& config, const std::string& extra_json) {
+  if (config.train.bf16_gemm != Bf16Gemm::kAuto || config.train.dtype != DType::kBF16) return config.train.bf16_gemm;
+  const nlohmann::json extra = nlohmann::json::parse(extra_json);
+  const auto saved = static_cast<Bf16Gemm>(extra.value("bf16_gemm", static_cast<int>(Bf16Gemm::kAuto)));
+  const bool is_here = saved == Bf16Gemm::kWiden || (saved == Bf16Gemm::kNative && cpu::has_native_bf16_gemm());
+  return is_here ? saved : Bf16Gemm::kAuto;
+}
 
 std::unique_ptr<LoadedRun> load_run(const std::string& path, int threads) {
   namespace fs = std::filesystem;
@@ -32,6 +41,7 @@ std::unique_ptr<LoadedRun> load_run(const std::string& path, int threads) {
   run->config.parallel.mesh = {};
   run->config.parallel.schedule = "1f1b";
   run->config.parallel.stage_layers.clear();
+  run->config.train.bf16_gemm = bf16_gemm_of(run->config, meta.extra_json);
   run->tokenizer = std::make_unique<Tokenizer>(Tokenizer::from_serialized(reader->attached("tokenizer.model"), run->directory + "/tokenizer.model"));
   run->world = mpi_world();
   if (run->world->size() != 1) throw ConfigError("this command runs in one process; start it without mpirun");

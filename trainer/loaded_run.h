@@ -19,6 +19,8 @@ struct LoadedRun {
   std::unique_ptr<Engine> engine;
   std::unique_ptr<Tokenizer> tokenizer;
 };
+// How BF16 operands are multiplied: as the configuration says, else as the run that saved this did, if this machine can; else the probe decides.
+Bf16Gemm bf16_gemm_of(const RunConfig& config, const std::string& extra_json);
 // path: a run folder (its newest good checkpoint) or a checkpoint. threads 0: all cores. DataError if there is none.
 std::unique_ptr<LoadedRun> load_run(const std::string& path, int threads);
 

@@ -6,11 +6,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 namespace atoll {
 namespace {
 constexpr int64_t kAlign = 128;  // two cache lines: adjacent-line prefetch never shares a line between buffers
 constexpr int64_t kHugePage = 2 << 20;
+constexpr int64_t kCommit = 16 << 20;  // made usable at a time
 int64_t rounded(int64_t bytes) { return std::max<int64_t>(kAlign, (bytes + kAlign - 1) / kAlign * kAlign); }
 }  // namespace
 
@@ -34,7 +37,7 @@ Buffer Segment::take(std::initializer_list<int64_t> dims, DType dtype) {
   Tensor t(nullptr, dtype, dims);
   const int64_t bytes = rounded(t.bytes());
   if (!base_) {
-    void* p = mmap(nullptr, static_cast<size_t>(reserved_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p = mmap(nullptr, static_cast<size_t>(reserved_), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ATOLL_CHECK(p != MAP_FAILED, "cannot reserve ", reserved_, " bytes of address space for segment ", name_, "; raise `ulimit -v`");
     madvise(p, static_cast<size_t>(reserved_), MADV_HUGEPAGE);
     base_ = static_cast<char*>(p);
@@ -49,6 +52,7 @@ Buffer Segment::take(std::initializer_list<int64_t> dims, DType dtype) {
     throw ConfigError(detail::concat("out of memory in segment '", name_, "': asked ", bytes, " bytes for ", t.shape(), ", ", std::max<int64_t>(0, all - used_), " left of ", all,
                                      bound_ > 0 ? "" : " (what the machine has)", "; ", advice));
   }
+  commit(it->begin + bytes);
   t.data = base_ + it->begin;
   it->begin += bytes;
   it->size -= bytes;
@@ -56,6 +60,16 @@ Buffer Segment::take(std::initializer_list<int64_t> dims, DType dtype) {
   used_ += bytes;
   high_water_ = std::max(high_water_, used_);
   return Buffer(this, t);
+}
+
+// Address space is reserved without rights, which no accounting counts (vm.overcommit_memory=2, ulimit -d), and made usable from its beginning on as it is needed.
+void Segment::commit(int64_t end) {
+  if (end <= committed_) return;
+  const int64_t until = std::min(reserved_, (end + kCommit - 1) / kCommit * kCommit);
+  if (mprotect(base_ + committed_, static_cast<size_t>(until - committed_), PROT_READ | PROT_WRITE) != 0)
+    throw ConfigError(detail::concat("out of memory in segment '", name_, "': the system refuses ", until - committed_, " more bytes (", std::strerror(errno), "); it has ", committed_,
+                                     ". Use more ranks, smaller micro-batches (train.micro_batch), or raise the limit (ulimit -d, vm.overcommit_memory)"));
+  committed_ = until;
 }
 
 void Segment::give_back(void* pointer, int64_t bytes) noexcept {

@@ -56,14 +56,15 @@ class Segment {
   friend class Buffer;
   struct Block { int64_t begin, size; };
   void give_back(void* pointer, int64_t bytes) noexcept;
+  void commit(int64_t end);
 
   std::string name_, setting_;
-  int64_t bound_ = 0, reserved_ = 0, used_ = 0, high_water_ = 0;
+  int64_t bound_ = 0, reserved_ = 0, committed_ = 0, used_ = 0, high_water_ = 0;
   char* base_ = nullptr;
   std::vector<Block> free_;  // by address
 };
 
-// The segments of one rank. Bounds in bytes; 0: unbounded. Every byte a step touches lies in one of these.
+// The segments of one rank. Bounds in bytes; 0: unbounded. Every tensor of a step lies in one of these.
 struct Memory {
   Segment weights{"weights", 0};
   Segment grads{"main grads", 0};

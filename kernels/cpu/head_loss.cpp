@@ -1,5 +1,5 @@
-// Output head + cross-entropy in blocks of rows, so that scratch is bounded whatever the batch: 64 MiB of logits, at least 16 and at most 1024 rows (16 rows of
-// a vocabulary of 129280 are 8 MB). The block size is a function of the vocabulary alone: bits do not depend on the machine.
+// Output head + cross-entropy in blocks of rows, so that scratch is bounded whatever the batch: as many rows as have 64 MiB of logits (129 of a vocabulary of
+// 129280 in FP32), but at least 16 and at most 1024. The block size is a function of the vocabulary and the type alone: bits do not depend on the machine.
 #include "kernels/cpu/head_loss.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // Registry cases of adamw, sum_of_squares, add and cast.
+#include <catch2/catch.hpp>
 #include <cmath>
 
 #include "op_cases.h"
@@ -148,4 +149,17 @@ bool declare() {
 const bool declared = declare();
 
 }  // namespace
+TEST_CASE("Add and cast refuse elements that are not neighbours") {
+  Context ctx;
+  const Owned memory(DType::kF32, {4, 6}, Array(24, 1.0)), flat(DType::kF32, {4, 3});
+  Tensor every_other = memory;
+  every_other.dim[1] = 3;
+  every_other.stride[1] = 2;
+  CHECK_THROWS_WITH(add(ctx, {.a = every_other, .b = flat, .y = flat}), Catch::Contains("add: a") && Catch::Contains("inner stride 2"));
+  CHECK_THROWS_WITH(add(ctx, {.a = flat, .b = every_other, .y = flat}), Catch::Contains("add: b"));
+  CHECK_THROWS_WITH(add(ctx, {.a = flat, .b = flat, .y = every_other}), Catch::Contains("add: y"));
+  CHECK_THROWS_WITH(cast(ctx, {.x = every_other, .y = flat}), Catch::Contains("cast: x"));
+  CHECK_THROWS_WITH(cast(ctx, {.x = flat, .y = every_other}), Catch::Contains("cast: y"));
+}
+
 }  // namespace atoll::test

@@ -73,6 +73,15 @@ TEST_CASE("The probe decides how BF16 is multiplied, unless it was forced") {
   CHECK(lazy.bf16_gemm != Bf16Gemm::kAuto);
 }
 
+TEST_CASE("Measuring products takes nothing of a run's scratch, however little that is") {
+  Context ctx(1, {.workspace = 1 << 20});
+  probe_gemm(ctx);
+  CHECK(ctx.probe.fp32 > 0);
+  CHECK(measure_gemm_peak(ctx, false) > 0);
+  CHECK(ctx.memory.workspace.high_water() == 0);
+  for (const Context::OpStat& stat : ctx.op_stats) CHECK(stat.calls == 0);
+}
+
 TEST_CASE("Calls, arithmetic and weight-gradient products are counted") {
   Context ctx;
   const Owned x = drawn("x", DType::kF32, {4, 6}), w = drawn("w", DType::kF32, {5, 6}), y(DType::kF32, {4, 5}), dw(DType::kF32, {5, 6}, Array(30, 0.0));

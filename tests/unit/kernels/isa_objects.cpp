@@ -47,6 +47,14 @@ void check_object(const std::string& object, const std::string& isa) {
   CHECK(num_symbols > 0);
 }
 
+// Code that runs before main, of whatever instruction set: dynamic initialisers of an object.
+void check_no_initialisers(const std::string& object) {
+  const std::string sections = output_of("readelf --wide --sections '" + object + "'");
+  INFO(object << ":\n" << sections);
+  CHECK(sections.find(".text") != std::string::npos);
+  for (const char* section : {".init_array", ".ctors", ".preinit_array"}) CHECK(sections.find(section) == std::string::npos);
+}
+
 struct Environment {  // ATOLL_ISA for the life of this object
   std::string saved;
   bool had;
@@ -62,6 +70,11 @@ TEST_CASE("Objects of an instruction set define nothing outside its namespace") 
   const std::pair<const char*, const char*> builds[] = {{"x86_64", ATOLL_OBJECTS_x86_64}, {"avx2", ATOLL_OBJECTS_avx2}, {"avx512", ATOLL_OBJECTS_avx512}};
   for (const auto& [isa, objects] : builds)
     for (const std::string& object : split(objects, ':')) check_object(object, isa);
+}
+
+TEST_CASE("Objects of an instruction set run nothing before main") {
+  for (const char* objects : {ATOLL_OBJECTS_x86_64, ATOLL_OBJECTS_avx2, ATOLL_OBJECTS_avx512})
+    for (const std::string& object : split(objects, ':')) check_no_initialisers(object);
 }
 
 TEST_CASE("ATOLL_ISA chooses the instruction set and refuses what it does not know") {

@@ -40,7 +40,7 @@ struct DispatchCount {
 };
 }  // namespace
 
-std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_size, int dp_rank) {
+std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_size, int dp_rank, int shortest, int spread) {
   const Rng rng(17, "fixture");
   const std::vector<int> sequences_of_microbatch = {2, 1, 5, 3};
   uint64_t at = static_cast<uint64_t>(step) * 100000;
@@ -50,7 +50,7 @@ std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_si
     batch.clear();
     const Range mine = split_evenly(count, dp_size, dp_rank);
     for (int s = 0; s < count; ++s) {
-      const int n = 3 + static_cast<int>(rng.below(at++, 15));
+      const int n = shortest + static_cast<int>(rng.below(at++, static_cast<uint64_t>(spread)));
       std::vector<int32_t> ids(n), labels(n), documents{0};
       for (int i = 0; i < n; ++i) ids[i] = static_cast<int32_t>(rng.below(at++, model.vocab_size));
       for (int i = 0; i < n; ++i) labels[i] = i + 1 < n && rng.below(at++, 8) != 0 ? ids[i + 1] : kIgnoredLabel;
@@ -91,7 +91,7 @@ void run_rank(const RunSpec& spec, Communicator& world, Record& record, std::mut
   count.watch(engine);
   for (int i = 0; i < spec.steps; ++i) {
     const int step = spec.first_step + i;
-    std::vector<MicroBatch> batches = batches_of(spec.options.model, step, dp, dp_rank);
+    std::vector<MicroBatch> batches = batches_of(spec.options.model, step, dp, dp_rank, spec.shortest, spec.spread);
     const StepResult& r = engine.train_step(batches, spec.plan(step));
     const std::lock_guard lock(mutex);
     record.dispatch_bytes[rank] += r.dispatch_bytes;
