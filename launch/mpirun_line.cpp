@@ -1,4 +1,4 @@
-// How this rank was started, read from its parent's command line: what an error message may suggest is the same mpirun, corrected.
+// A mesh that does not fit the ranks is refused with the mpirun line that would work, quoted for the shell.
 #include "launch/mpirun_line.h"
 
 #include <unistd.h>
