@@ -60,7 +60,7 @@ class Simulator {
     size_t num_taken = 0;
     double free_at = 0;  // when its last message has left
   };
-  enum Part : uint8_t { kDidF = 1, kDidB = 2 };
+  enum Part : uint8_t { kDidF = 1, kDidB = 2, kGotF = 4, kGotB = 8 };
 
   Channel& channel(int source, int destination, bool is_forward) { return channels_[static_cast<size_t>((source * schedule_.num_ranks + destination) * 2 + is_forward)]; }
   uint8_t& ran(int stage, int microbatch) { return ran_[static_cast<size_t>(stage) * schedule_.num_microbatches + microbatch]; }
@@ -83,6 +83,7 @@ class Simulator {
   }
   bool send(int rank, const Action& action, int to_stage, bool is_forward) {
     const int peer = peer_of(rank, action, to_stage);
+    if (!(ran(action.stage, action.microbatch) & (is_forward ? kDidF : kDidB))) fail(rank, action, is_forward ? "runs before its F" : "runs before its B");
     Channel& link = channel(rank, peer, is_forward);
     const double time = costs_.send.empty() ? 0 : costs_.send[static_cast<size_t>(rank)][static_cast<size_t>(peer)];
     link.free_at = std::max(clock_[static_cast<size_t>(rank)], link.free_at) + time;
@@ -96,6 +97,7 @@ class Simulator {
     const Message& message = link.sent[link.num_taken++];
     if (message.stage != action.stage || message.microbatch != action.microbatch)
       fail(rank, action, detail::concat("would take the message for stage ", message.stage, " micro-batch ", message.microbatch));
+    ran(action.stage, action.microbatch) |= is_forward ? kGotF : kGotB;
     double& clock = clock_[static_cast<size_t>(rank)];
     clock = std::max(clock, message.arrival);
     return true;
@@ -131,7 +133,7 @@ class Simulator {
   }
   double bytes(int stage) const { return costs_.activation_bytes.empty() ? 1 : costs_.activation_bytes[static_cast<size_t>(stage)]; }
   void begin_forward(int rank, const Action& action, int stage, int m) {
-    if (stage > 0 && schedule_.rank_of(stage - 1, m) == rank && !(ran(stage - 1, m) & kDidF)) fail(rank, action, "runs before F of the stage before, on the same rank");
+    if (stage > 0 && !(schedule_.rank_of(stage - 1, m) == rank ? ran(stage - 1, m) & kDidF : ran(stage, m) & kGotF)) fail(rank, action, "runs before its input is there");
     ran(stage, m) |= kDidF;
     const auto r = static_cast<size_t>(rank);
     live_[r] += bytes(stage);
@@ -142,7 +144,8 @@ class Simulator {
   }
   void begin_backward(int rank, const Action& action, int stage, int m) {
     if (!(ran(stage, m) & kDidF)) fail(rank, action, "runs before its F");
-    if (stage + 1 < schedule_.num_stages && schedule_.rank_of(stage + 1, m) == rank && !(ran(stage + 1, m) & kDidB)) fail(rank, action, "runs before B of the stage after, on the same rank");
+    if (stage + 1 < schedule_.num_stages && !(schedule_.rank_of(stage + 1, m) == rank ? ran(stage + 1, m) & kDidB : ran(stage, m) & kGotB))
+      fail(rank, action, "runs before its gradient is there");
     ran(stage, m) |= kDidB;
   }
 
