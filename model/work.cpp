@@ -204,6 +204,21 @@ int64_t total_parameters(const ModelConfig& c, int64_t kv_heads, bool with_mtp) 
   return n.parameters + (with_mtp ? n.mtp_parameters : 0) + (kv_heads == 0 ? 0 : attention_difference(c, kv_heads, with_mtp ? c.num_blocks() : c.num_hidden_layers));
 }
 
+BlockParameters block_parameters(const ModelConfig& c, int64_t layer, int64_t kv_heads) {
+  const int64_t D = c.hidden_size, F = c.moe_intermediate_size, latents = kv_heads > 0 ? 0 : c.q_lora_rank + c.kv_lora_rank;
+  BlockParameters p;
+  p.shared = attention_parameters(c, kv_heads) + 2 * D + latents;
+  if (layer >= c.num_hidden_layers) p.shared += 2 * D * D + 3 * D;  // an MTP module's joining projection and its norms
+  if (!c.is_moe_layer(layer)) {
+    p.shared += 3 * D * c.intermediate_size;
+    return p;
+  }
+  p.shared += c.n_routed_experts * D + c.n_shared_experts * 3 * D * F;
+  p.expert = 3 * D * F;
+  p.num_experts = c.n_routed_experts;
+  return p;
+}
+
 double wire_bytes(int64_t hidden, bool is_fp8) {
   const double D = static_cast<double>(hidden);
   return is_fp8 ? D + 4 * D / 128 : 2 * D;

@@ -56,6 +56,12 @@ int64_t attention_parameters(const ModelConfig& config, int64_t kv_heads);
 // The model's parameters, MTP's unique ones included if asked.
 int64_t total_parameters(const ModelConfig& config, int64_t kv_heads, bool with_mtp);
 
+// Parameters of a block: what every rank of a stage holds, and one routed expert.
+struct BlockParameters {
+  int64_t shared = 0, expert = 0, num_experts = 0;
+};
+BlockParameters block_parameters(const ModelConfig& config, int64_t layer, int64_t kv_heads);
+
 // Bytes of one token's copy: payload, plus a scale for every 128 elements where it is FP8.
 double wire_bytes(int64_t hidden, bool is_fp8);
 

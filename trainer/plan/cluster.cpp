@@ -1,6 +1,7 @@
 // The cluster's table of quantities, and what two of them say about each other.
 #include "trainer/plan/cluster.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "kernels/base/error.h"
