@@ -144,9 +144,26 @@ Exchange ChunkModel::exchange(const std::string& what, bool is_fp8) const {
   return e;
 }
 
+// Context parallelism: keys and values (MLA: their latents) of the other ranks go round beside attention; what is longer than it shows.
+void ChunkModel::add_context_exchange(LayerTimes& t, double forward, double backward) const {
+  if (layout_.cp <= 1) return;
+  const ModelConfig& c = in_.run.model;
+  const double width = shape_.kv_heads > 0 ? static_cast<double>(shape_.kv_heads * (c.qk_head_dim() + c.v_head_dim)) / layout_.tp : static_cast<double>(c.kv_lora_rank + c.qk_rope_head_dim);
+  const bool is_inter = layout_.cp * layout_.tp > in_.cluster.gpus_per_node;
+  const double seconds = (layout_.cp - 1) * shape_.tokens * width * 2 / (is_inter ? in_.cluster.inter : in_.cluster.intra).rate();
+  t.phase[at(WorkPhase::kAttnForward)] += std::max(0.0, seconds - forward);
+  t.phase[at(WorkPhase::kAttnBackward)] += std::max(0.0, 2 * seconds - backward);  // again, and their gradients
+}
+
 LayerTimes ChunkModel::layer(int64_t index) const {
   LayerTimes t;
-  for (const Work& w : block_work(in_.run.model, index, shape_)) t.phase[at(w.phase)] += seconds(w);
+  double attention[2] = {};
+  for (const Work& w : block_work(in_.run.model, index, shape_)) {
+    const double s = seconds(w);
+    t.phase[at(w.phase)] += s;
+    if (w.kind == WorkKind::kAttention) attention[w.pass == WorkPass::kInput] += s;
+  }
+  add_context_exchange(t, attention[0], attention[1]);
   if (!in_.run.model.is_moe_layer(index)) return t;
   const bool is_fp8 = in_.plan.text("dispatch_precision") == "fp8";
   t.dispatch = exchange("dispatch", is_fp8);

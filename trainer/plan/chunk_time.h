@@ -63,8 +63,8 @@ class ChunkModel {
  private:
   LayerTimes layer(int64_t index) const;
   Exchange exchange(const std::string& what, bool is_fp8) const;
+  void add_context_exchange(LayerTimes& times, double attention_forward, double attention_backward) const;
   void route();
-  double exchange_line() const;
 
   const PlanInput& in_;
   Layout layout_;
