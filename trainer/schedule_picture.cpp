@@ -9,7 +9,7 @@
 
 namespace atoll {
 namespace {
-constexpr double kLeft = 74, kPlot = 1800, kRight = 26, kHeader = 92, kBandGap = 44, kDigit = 5.6;
+constexpr double kLeft = 78, kPlot = 1800, kRight = 26, kHeader = 92, kBandGap = 44, kDigit = 5.6;
 constexpr int kMaxBands = 8, kMaxShades = 4;
 struct Hue { const char* css; const char* meaning; int light[3], dark[3]; };
 constexpr Hue kHues[] = {{"f", "forward (F)", {178, 208, 247}, {40, 92, 168}},
@@ -138,11 +138,11 @@ class Picture {
         if (t.end > begin && t.begin < end && t.end > t.begin) draw_action(rank, t, y, begin, end);
     }
     const double step = nice_step(70 / scale_);
-    for (double tick = std::ceil((begin - origin_) / step - 1e-9) * step; tick <= (end - origin_) * (1 + 1e-12); tick += step) {
+    for (double tick = std::max(0.0, std::ceil((begin - origin_) / step - 1e-9) * step); tick <= (end - origin_) * (1 + 1e-12); tick += step) {
       const double x = kLeft + (tick + origin_ - begin) * scale_;
       put("<path class=\"k\" d=\"M{0:.1f} {1:.1f}V{2:.1f}\"/><text class=\"a c\" x=\"{0:.1f}\" y=\"{3:.1f}\">{4:g}</text>\n", x, bottom, bottom + 5, bottom + 17, tick);
     }
-    put("<text class=\"a\" x=\"{:.0f}\" y=\"{:.1f}\" style=\"text-anchor:end\">time</text>\n", kLeft - 6, bottom + 17);
+    put("<text class=\"a\" x=\"{:.0f}\" y=\"{:.1f}\" style=\"text-anchor:end\">time</text>\n", kLeft - 16, bottom + 17);
   }
 
   void draw_action(int rank, const TimedAction& t, double y, double begin, double end) {
