@@ -140,7 +140,7 @@ Calibration parse_calibration(const std::string& yaml, const std::string& file) 
 
 Calibration load_calibration(const std::string& name, const std::string& folder) {
   const std::string path = folder + "/" + name + ".yaml";
-  return parse_calibration(read_text(path), path);
+  return parse_calibration(read_text(path), "calibration/" + name + ".yaml");
 }
 
 }  // namespace atoll::plan

@@ -100,9 +100,9 @@ Cluster load_cluster(const std::string& what, const std::string& folder, const s
     std::string list;
     for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
     const std::string near = nearest_of(what, names);
-    throw ConfigError("cluster=" + what + ": no such cluster" + (near.empty() ? "" : "; did you mean " + near + "?") + " There are " + list + " (in " + folder + "), or name a file.yaml");
+    throw ConfigError("cluster=" + what + ": no such cluster" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + " (in " + folder + "), or name a file.yaml");
   }
-  return parse_cluster(read_text(path), path, overrides);
+  return parse_cluster(read_text(path), is_file ? path : what + ".yaml", overrides);  // of ours the name is enough
 }
 
 }  // namespace atoll::plan

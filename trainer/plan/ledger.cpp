@@ -63,7 +63,7 @@ std::string Ledger::explain(const std::string& name) const {
       if (!e.inputs.empty()) list += (list.empty() ? "" : ", ") + e.name;
     }
     const std::string near = nearest_of(name, names);
-    throw ConfigError("--explain " + name + ": no such item" + (near.empty() ? "" : "; did you mean " + near + "?") + " Items that are computed: " + list);
+    throw ConfigError("--explain " + name + ": no such item" + (near.empty() ? "" : "; did you mean " + near + "?") + "; computed items are: " + list);
   }
   std::string out;
   std::vector<std::string> seen;

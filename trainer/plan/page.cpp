@@ -56,7 +56,7 @@ void Page::head() {
        show(static_cast<double>(total_parameters(c, kv, false)), Unit::kCount));
   line("layout: pp {} x dp {} x tp {} x cp {}, ep {}; schedule {}, {} stages, {} micro-batches of {} x {} tokens; {} operands, {} dispatch in {}", p.pp, p.dp, p.tp, p.cp, p.ep, r_.step.schedule.name,
        r_.step.schedule.num_stages, p.num_microbatches(), p.micro_batch, p.seq_len, in_.plan.text("precision"), in_.plan.text("dispatch"), in_.plan.text("dispatch_precision"));
-  line("model: {:.2f} GFLOP a token causal, {:.2f} non-causal (6 x matrix parameters + 3 x attention; head in, embedding, router, norms, MTP out)", num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
+  line("model: {:.5g} GFLOP a token causal, {:.5g} non-causal (6 x matrix parameters + 3 x attention; head in, embedding, router, norms, MTP out)", num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
 }
 
 void Page::time() {
@@ -72,8 +72,8 @@ void Page::time() {
          val("layer.combine.inter_bytes"), val("layer.combine.intra_bytes"), num("routing.copies"));
     line("  exposed exchanges: {} of a step, in chunks that run alone", val("exposed"));
   }
-  line("  {:.0f} tokens/s/GPU, {} tokens a day; {:.0f} TFLOP/s causal = MFU {}, {:.0f} non-causal = MFU {} (of {} dense BF16)", num("tokens_per_gpu_second"), val("tokens_per_day"), num("flops.causal") / 1e12, val("mfu.causal"),
-       num("flops.non_causal") / 1e12, val("mfu.non_causal"), show(in_.cluster.bf16, Unit::kFlops));
+  line("  {:.0f} tokens/s/GPU, {} tokens a day; {} causal = MFU {}, {} non-causal = MFU {} (of {} dense BF16)", num("tokens_per_gpu_second"), val("tokens_per_day"), val("flops.causal"), val("mfu.causal"),
+       val("flops.non_causal"), val("mfu.non_causal"), show(in_.cluster.bf16, Unit::kFlops));
 }
 
 void Page::memory() {

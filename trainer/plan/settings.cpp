@@ -102,7 +102,7 @@ std::string find_recipe(const std::string& what, const PlanFolders& folders) {
   std::string list;
   for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
   const std::string near = nearest_of(what, names);
-  throw ConfigError(what + ": no such recipe" + (near.empty() ? "" : "; did you mean " + near + "?") + " There are " + list + ", or name a recipe.yaml");
+  throw ConfigError(what + ": no such recipe" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + ", or name a recipe.yaml");
 }
 }  // namespace
 
