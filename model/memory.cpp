@@ -330,6 +330,7 @@ struct StageReplay {
       r.block_forward(name(i), i, T());
       r.rename(name(i) + "out", i + 1 < layers.end ? name(i + 1) + "h" : is_last ? "x_last" : "output");
     }
+    if (layers.size() == 0) r.rename(name(layers.begin) + "h", is_last ? "x_last" : "output");
     if (!is_last) return;
     r.take("normed", T(), r.D(), r.s());
     r.take("final_rstd", T(), 1, r.a());

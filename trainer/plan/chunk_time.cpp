@@ -155,6 +155,20 @@ void ChunkModel::add_context_exchange(LayerTimes& t, double forward, double back
   t.phase[at(WorkPhase::kAttnBackward)] += std::max(0.0, 2 * seconds - backward);  // again, and their gradients
 }
 
+// Tensor parallelism with sequence parallelism: an all-gather before and a reduce-scatter after attention and a dense MLP, the same backward, and the gathered input again for its
+// weight gradient. Experts take their rows from the split sequence.
+void ChunkModel::add_tensor_parallel(LayerTimes& t, bool is_moe) const {
+  if (layout_.tp <= 1) return;
+  const double bytes = shape_.tokens * static_cast<double>(in_.run.model.hidden_size) * 2 * (layout_.tp - 1) / layout_.tp;
+  const Link& link = layout_.tp > in_.cluster.gpus_per_node ? in_.cluster.inter : in_.cluster.intra;
+  const double each = (bytes / link.rate() + link.latency) * (1 - in_.plan.number("tp_overlap"));
+  t.phase[at(WorkPhase::kAttnForward)] += 2 * each;
+  t.phase[at(WorkPhase::kAttnBackward)] += 3 * each;
+  if (is_moe) return;
+  t.phase[at(WorkPhase::kMlpForward)] += 2 * each;
+  t.phase[at(WorkPhase::kMlpBackward)] += 3 * each;
+}
+
 LayerTimes ChunkModel::layer(int64_t index) const {
   LayerTimes t;
   double attention[2] = {};
@@ -164,30 +178,29 @@ LayerTimes ChunkModel::layer(int64_t index) const {
     if (w.kind == WorkKind::kAttention) attention[w.pass == WorkPass::kInput] += s;
   }
   add_context_exchange(t, attention[0], attention[1]);
+  add_tensor_parallel(t, in_.run.model.is_moe_layer(index));
   if (!in_.run.model.is_moe_layer(index)) return t;
   const bool is_fp8 = in_.plan.text("dispatch_precision") == "fp8";
   t.dispatch = exchange("dispatch", is_fp8);
   t.combine = exchange("combine", false);
   t.grad_dispatch = exchange("grad_dispatch", is_fp8);
   t.grad_combine = exchange("grad_combine", false);
+  if (shape_.recompute.full) {  // forward again: its exchanges too
+    t.grad_dispatch.seconds += t.dispatch.seconds;
+    t.grad_combine.seconds += t.combine.seconds;
+  }
   return t;
 }
 
-StageTimes ChunkModel::stage(Range layers, bool is_first, bool is_last) const {
+StageTimes ChunkModel::stage(const StageSpec& spec) const {
   const ModelConfig& c = in_.run.model;
   StageTimes s;
-  for (int64_t l = layers.begin; l < layers.end; ++l) s.layers.push_back(c.is_moe_layer(l) ? moe_ : dense_);
-  if (is_first) {
-    s.extra_forward += embedding_[0];
-    s.extra_weight += embedding_[1];
-  }
-  if (is_last) {
-    const double heads = 1.0 + static_cast<double>(c.num_nextn_predict_layers), modules = heads - 1;
-    for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) s.layers.push_back(c.is_moe_layer(c.num_hidden_layers) ? moe_ : dense_);
-    s.extra_forward += heads * head_[0] + modules * (mtp_[0] + embedding_[0]);
-    s.extra_backward += heads * head_[1] + modules * mtp_[1];
-    s.extra_weight += heads * head_[2] + modules * (mtp_[2] + embedding_[1]);
-  }
+  for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) s.layers.push_back(c.is_moe_layer(l) ? moe_ : dense_);
+  for (int64_t k = 0; k < spec.mtp; ++k) s.layers.push_back(c.is_moe_layer(c.num_hidden_layers) ? moe_ : dense_);
+  const double heads = spec.has_head ? 1.0 + static_cast<double>(c.num_nextn_predict_layers) : 0, modules = static_cast<double>(spec.mtp), tables = modules + spec.has_embedding;
+  s.extra_forward += heads * head_[0] + modules * mtp_[0] + tables * embedding_[0];
+  s.extra_backward += heads * head_[1] + modules * mtp_[1];
+  s.extra_weight += heads * head_[2] + modules * mtp_[2] + tables * embedding_[1];
   const bool hides = in_.plan.text("overlap") == "all";  // beside the neighbour's computation: only what is longer than it shows
   for (const LayerTimes& l : s.layers) {
     const double f = l.of(WorkPhase::kAttnForward) + l.of(WorkPhase::kMlpForward), b = l.of(WorkPhase::kAttnBackward) + l.of(WorkPhase::kMlpBackward);

@@ -40,6 +40,13 @@ struct StageTimes {
   double exposed_forward = 0, exposed_backward = 0;                // exchanges in these
 };
 
+// What a stage holds.
+struct StageSpec {
+  Range layers;
+  bool has_embedding = false, has_head = false;
+  int64_t mtp = 0;  // MTP modules; their uses of the head are where the head is
+};
+
 class ChunkModel {
  public:
   // seq_len, micro_batch: of the stage of the run that is priced; cp, ep, pp: of its layout.
@@ -50,7 +57,7 @@ class ChunkModel {
   const LayerTimes& dense() const { return dense_; }
   const LayerTimes& moe() const { return moe_; }
   const WorkShape& shape() const { return shape_; }
-  StageTimes stage(Range layers, bool is_first, bool is_last) const;
+  StageTimes stage(const StageSpec& spec) const;
   double pair(const StageTimes& forward, const StageTimes& backward) const;
   double compute_sms() const;
   double message_seconds(bool is_inter) const;  // one boundary message
@@ -64,6 +71,7 @@ class ChunkModel {
   LayerTimes layer(int64_t index) const;
   Exchange exchange(const std::string& what, bool is_fp8) const;
   void add_context_exchange(LayerTimes& times, double attention_forward, double attention_backward) const;
+  void add_tensor_parallel(LayerTimes& times, bool is_moe) const;
   void route();
 
   const PlanInput& in_;

@@ -176,7 +176,7 @@ std::string report_json(const Report& r) {
   j["fits"] = fullest(r.memory).total() <= r.in.cluster.memory;
   for (size_t i = 0; i < r.step.stages.size(); ++i) {
     const StageTimes& s = r.step.stages[i];
-    j["stages"].push_back({{"layers", {r.step.stage_layers[i].begin, r.step.stage_layers[i].end}}, {"forward", s.forward}, {"backward", s.backward}, {"weight", s.weight}, {"exposed_forward", s.exposed_forward}, {"exposed_backward", s.exposed_backward}});
+    j["stages"].push_back({{"layers", {r.step.specs[i].layers.begin, r.step.specs[i].layers.end}}, {"forward", s.forward}, {"backward", s.backward}, {"weight", s.weight}, {"exposed_forward", s.exposed_forward}, {"exposed_backward", s.exposed_backward}});
   }
   for (const Published& p : r.in.published)
     if (const Entry* e = r.ledger.find(p.item)) j["published"].push_back({{"item", p.item}, {"predicted", e->value}, {"published", p.value}, {"residual", e->value / p.value - 1}, {"source", p.source}});

@@ -22,6 +22,15 @@ MemoryShape memory_shape(const PlanInput& in, const Priced& p, double imbalance)
   return m;
 }
 
+// MTP modules that are on another stage than the head are counted as layers there.
+StageMemory memory_of(const ModelConfig& model, const StageSpec& spec, const MemoryShape& shape) {
+  ModelConfig c = model;
+  Range layers = spec.layers;
+  if (spec.mtp > 0 && !spec.has_head) layers.end = layers.begin + spec.layers.size() + spec.mtp;
+  if (spec.mtp == 0) c.num_nextn_predict_layers = 0;
+  return stage_memory(c, layers, spec.has_embedding, spec.has_head, shape);
+}
+
 double imbalance_of(const PlanInput& in, const std::string& routing, int ep) {
   PlanInput other = in;
   Value v = in.plan.at("routing");
@@ -55,7 +64,7 @@ std::vector<RankMemory> plan_memory(const PlanInput& in, const StepPrediction& s
   const ModelConfig& c = in.run.model;
   const MemoryShape shape = memory_shape(in, p, imbalance_of(in, routing, p.ep));
   std::vector<StageMemory> stages;
-  for (int i = 0; i < s.schedule.num_stages; ++i) stages.push_back(stage_memory(c, s.stage_layers[static_cast<size_t>(i)], i == 0, i == s.schedule.num_stages - 1, shape));
+  for (const StageSpec& spec : s.specs) stages.push_back(memory_of(c, spec, shape));
   const double both = s.schedule.is_mirrored ? 2 : 1, ranks = static_cast<double>(p.dp) * p.cp;
   const double dense_group = ranks * both, expert_group = std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both, zero = in.plan.number("zero");
   const double linear = in.plan.text("precision") == "fp8" ? 1 + 4.0 / (128 * 128) : 2, grad = in.plan.text("grads") == "bf16" ? 2 : 4;
@@ -65,7 +74,7 @@ std::vector<RankMemory> plan_memory(const PlanInput& in, const StepPrediction& s
     const StageParameters& n = s.parameters[static_cast<size_t>(r)];
     const auto sharded = [&](double shared, double experts, bool is_split) { return is_split ? shared / dense_group + experts / expert_group : shared + experts; };
     double tables = 0;  // embedding and head stay in BF16
-    for (int stage : s.schedule.stages_of(r)) tables += (stage == 0 ? table : 0) + (stage == s.schedule.num_stages - 1 && !c.tie_word_embeddings ? table : 0);
+    for (int stage : s.schedule.stages_of(r)) tables += (s.specs[static_cast<size_t>(stage)].has_embedding ? table : 0) + (s.specs[static_cast<size_t>(stage)].has_head && !c.tie_word_embeddings ? table : 0);
     RankMemory m;
     m.weights = sharded((n.shared - tables) * linear + tables * 2, n.experts * linear, zero >= 3);
     m.grads = sharded(n.shared * grad, n.experts * grad, zero >= 2);
@@ -90,7 +99,7 @@ void explain_memory(const PlanInput& in, const StepPrediction& s, const std::vec
   const auto rank = static_cast<int>(&m - ranks.data());
   const MemoryShape shape = memory_shape(in, s.priced, imbalance_of(in, in.plan.text("routing"), s.priced.ep));
   const int stage = s.schedule.stages_of(rank).front();
-  const StageMemory of_stage = stage_memory(in.run.model, s.stage_layers[static_cast<size_t>(stage)], stage == 0, stage == s.schedule.num_stages - 1, shape);
+  const StageMemory of_stage = memory_of(in.run.model, s.specs[static_cast<size_t>(stage)], shape);
   std::vector<std::string> kept = {"plan.cache", "plan.recompute"};
   double sum = 0;
   for (const auto& [name, bytes] : of_stage.kept) {

@@ -113,6 +113,8 @@ const std::vector<SheetKey>& plan_schema() {
       {"gpus", kCount, 0, 1e7, "0", "", "devices used; 0: all of the cluster"},
       {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: parallel.schedule"},
       {"chunks", kCount, 1, 64, "1", "", "stages a rank of the interleaved schedule"},
+      {"stages", kWords, 0, 0, "[]", "", "what each stage holds: e embedding, a number of layers, m the MTP modules, h head, as [e3, 4, 4m, h]; []: as the trainer splits them"},
+      {"flushes", kCount, 1, 1e6, "1", "", "times that the pipeline runs empty in a step (gradient accumulation around the pipeline)"},
       {"kv_heads", kCount, 0, 1e4, "0", "", "for other models: grouped-query attention with so many KV heads; 0: MLA"},
       {"precision", kText, 0, 0, "bf16", "", "operands of the linear layers", {"bf16", "fp8"}},
       {"dispatch", kText, 0, 0, "hierarchical", "DeepSeek-V3 report, section 3.2.2", "hierarchical: a token crosses to a node once; flat: once for each expert", {"hierarchical", "flat"}},
@@ -123,6 +125,7 @@ const std::vector<SheetKey>& plan_schema() {
       {"grads_overlap", kFraction, 0, 1, "0", "", "part of the gradient and weight collectives that is hidden"},
       {"recompute", kWords, 0, 0, "[]", "", "recomputed in backward", {"norms", "mla_up", "swiglu", "experts", "attention", "full"}},
       {"cache", kText, 0, 0, "bf16", "", "precision of saved activations that only weight gradients read (attention output: 12 bits with fp8)", {"bf16", "fp8"}},
+      {"tp_overlap", kFraction, 0, 1, "0", "", "part of the tensor-parallel collectives that is hidden"},
       {"zero", kCount, 1, 3, "1", "", "1: optimizer state sharded; 2: main gradients too; 3: weights too (gathered for every chunk)"},
       {"grads", kText, 0, 0, "fp32", "Atoll's main gradients", "accumulated gradients", {"fp32", "bf16"}},
       {"reserve", kBytes, 0, 1e12, "4 GB", "assumption: CUDA context, NCCL and exchange buffers, fragmentation", "memory that is not ours"},
@@ -169,12 +172,15 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
     if (const YamlNode* plan = entry(root, "plan")) section = *plan;
   }
   Errors errors;
+  const YamlNode* named = entry(section, "cluster");
+  const std::string default_cluster = named == nullptr ? "" : named->text;
   read_lists(in, section, file, errors);
   std::erase_if(section.entries, [](const auto& e) { return e.first == "context" || e.first == "fleet" || e.first == "published" || e.first == "cluster"; });
   in.plan = read_sheet(plan_schema(), section, file, a.plan_overrides, errors);
   if (!errors.empty()) throw_errors(file + ", section plan", errors);
-  if (a.cluster.empty()) throw ConfigError("no cluster: give cluster=NAME (h800-2048, h100-1024, h200-8, laptop) or cluster=FILE.yaml");
-  in.cluster = load_cluster(a.cluster, folders.clusters, a.cluster_overrides);
+  const std::string cluster = a.cluster.empty() ? default_cluster : a.cluster;
+  if (cluster.empty()) throw ConfigError("no cluster: give cluster=NAME (h800-2048, h100-1024, h200-8, laptop) or cluster=FILE.yaml");
+  in.cluster = load_cluster(cluster, folders.clusters, a.cluster_overrides);
   in.calibration = load_calibration(in.cluster.calibration, folders.calibration);
   if (const std::vector<std::string> problems = layout_problems(in); !problems.empty()) throw_errors(in.name + " on " + in.cluster.name, problems);
   return in;
@@ -193,9 +199,9 @@ std::vector<std::string> layout_problems(const PlanInput& in) {
   const int64_t dp = in.dp(), ranks = dp * m.tp * m.cp;
   if (ranks % (static_cast<int64_t>(m.ep) * m.etp) != 0) out.push_back(text("ep=", m.ep, " x etp=", m.etp, " does not divide the ", ranks, " ranks of a pipeline stage (dp=", dp, " x tp x cp)"));
   if (in.run.model.num_attention_heads % m.tp != 0) out.push_back(text("tp=", m.tp, " does not divide ", in.run.model.num_attention_heads, " attention heads"));
-  const int64_t sequences = dp * in.run.train.micro_batch;
+  const int64_t sequences = dp * in.run.train.micro_batch * static_cast<int64_t>(in.plan.number("flushes"));
   if (in.run.train.global_batch % sequences != 0)
-    out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch, " = ", sequences));
+    out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch, " (x plan.flushes) = ", sequences));
   return out;
 }
 

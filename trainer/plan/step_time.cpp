@@ -18,7 +18,7 @@ Sharding sharding(const Priced& p, bool is_mirrored) {
   return {ranks * both, std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both};
 }
 
-std::vector<StageParameters> rank_parameters(const PlanInput& in, const Priced& p, const Schedule& frame, const std::vector<Range>& layers) {
+std::vector<StageParameters> rank_parameters(const PlanInput& in, const Priced& p, const Schedule& frame, const std::vector<StageSpec>& specs) {
   const ModelConfig& c = in.run.model;
   const auto kv_heads = static_cast<int64_t>(in.plan.number("kv_heads"));
   std::vector<StageParameters> out(static_cast<size_t>(frame.num_ranks));
@@ -32,12 +32,11 @@ std::vector<StageParameters> rank_parameters(const PlanInput& in, const Priced& 
     const double table = static_cast<double>(c.vocab_size * c.hidden_size) / p.tp;
     bool has_table = false;
     for (int s : frame.stages_of(r)) {
-      for (int64_t l = layers[static_cast<size_t>(s)].begin; l < layers[static_cast<size_t>(s)].end; ++l) add_block(l);
-      const bool is_first = s == 0, is_last = s == frame.num_stages - 1;
-      if (is_last)
-        for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) add_block(c.num_hidden_layers + k);
-      if (is_last && !c.tie_word_embeddings) sum.shared += table;
-      if ((is_first || (is_last && (c.num_nextn_predict_layers > 0 || c.tie_word_embeddings))) && !has_table) {
+      const StageSpec& spec = specs[static_cast<size_t>(s)];
+      for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) add_block(l);
+      for (int64_t k = 0; k < spec.mtp; ++k) add_block(c.num_hidden_layers + k);
+      if (spec.has_head && !c.tie_word_embeddings) sum.shared += table;
+      if ((spec.has_embedding || spec.mtp > 0 || (spec.has_head && c.tie_word_embeddings)) && !has_table) {
         sum.shared += table;  // MTP reads the embedding: shared where both ends are on one rank
         has_table = true;
       }
@@ -46,17 +45,26 @@ std::vector<StageParameters> rank_parameters(const PlanInput& in, const Priced& 
   return out;
 }
 
+// A reduce-scatter or all-gather of `bytes` a rank over ranks that are `stride` apart: all members of a node share the links to other nodes, and pass on inside.
+double collective_seconds(const Cluster& cluster, double bytes, double group, double stride) {
+  const double local = std::clamp(static_cast<double>(cluster.gpus_per_node) / stride, 1.0, group), nodes = group / local;
+  return std::max(bytes * (local - 1) / local / cluster.intra.rate(), bytes * (nodes - 1) / nodes / (cluster.inter.rate() * local));
+}
+double dense_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) { return collective_seconds(in.cluster, bytes, g.dense_group, p.tp); }
+double expert_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) {
+  return collective_seconds(in.cluster, bytes, g.expert_group, static_cast<double>(p.ep) * p.etp);
+}
+
 // Reduction of gradients to their owners, update there, weights back; per rank, the slowest counts.
 void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Ledger* ledger) {
   const double grad_bytes = in.plan.text("grads") == "bf16" ? 2 : 4, moment_bytes = in.run.train.adam.moments == DType::kBF16 ? 4 : 8;
-  const double node = static_cast<double>(in.cluster.gpus_per_node), shown = 1 - in.plan.number("grads_overlap");
-  const auto rate = [&](double group) { return group * s.priced.tp <= node ? in.cluster.intra.rate() : in.cluster.inter.rate(); };
-  const auto part = [](double group) { return (group - 1) / group; };
+  const double shown = 1 - in.plan.number("grads_overlap");
   for (const StageParameters& p : s.parameters) {
-    const double dense = p.shared * part(g.dense_group) / rate(g.dense_group), expert = p.experts * part(g.expert_group) / rate(g.expert_group);
+    const double seconds = dense_seconds(in, s.priced, p.shared, g) + expert_seconds(in, s.priced, p.experts, g);  // for one byte an element
     const double owned = p.shared / g.dense_group + p.experts / g.expert_group;
-    s.reduce = std::max(s.reduce, shown * grad_bytes * (dense + expert));
-    s.gather = std::max(s.gather, shown * 2 * (dense + expert));
+    const double times = in.plan.number("zero") >= 2 ? static_cast<double>(s.priced.flushes) : 1;  // sharded gradients are reduced every time the pipeline runs empty
+    s.reduce = std::max(s.reduce, times * shown * grad_bytes * seconds);
+    s.gather = std::max(s.gather, shown * 2 * seconds);
     s.update = std::max(s.update, owned * (grad_bytes * 2 + 8 + 2 * moment_bytes + 2) / (in.cluster.memory_bandwidth * in.calibration.glue_of("optimizer").fraction));
   }
   if (ledger == nullptr) return;
@@ -77,15 +85,14 @@ void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Led
 // ZeRO-3: a stage's weights are gathered before F and before B, gradients reduced after B, of every micro-batch, beside the computation.
 void add_weight_traffic(const PlanInput& in, const Sharding& g, const Schedule& frame, StepPrediction& s) {
   if (in.plan.number("zero") < 3) return;
-  const double rate = g.dense_group * s.priced.tp <= static_cast<double>(in.cluster.gpus_per_node) ? in.cluster.intra.rate() : in.cluster.inter.rate();
   for (int r = 0; r < frame.num_ranks; ++r)
     for (int stage : frame.stages_of(r)) {
       const StageParameters& p = s.parameters[static_cast<size_t>(r)];
       const double share = 1.0 / static_cast<double>(frame.stages_of(r).size());
-      const double moved = share * (p.shared * (g.dense_group - 1) / g.dense_group + p.experts * (g.expert_group - 1) / g.expert_group);
+      const double byte = share * (dense_seconds(in, s.priced, p.shared, g) + expert_seconds(in, s.priced, p.experts, g));
       StageTimes& t = s.stages[static_cast<size_t>(stage)];
-      t.forward = std::max(t.forward, moved * 2 / rate);
-      t.backward = std::max(t.backward + t.weight, moved * 4 / rate) - t.weight;
+      t.forward = std::max(t.forward, 2 * byte);
+      t.backward = std::max(t.backward + t.weight, 4 * byte) - t.weight;
     }
 }
 
@@ -174,6 +181,7 @@ Priced pretraining(const PlanInput& in) {
   const MeshSizes& m = in.run.parallel.mesh;
   Priced p{in.run.data.seq_len, in.run.train.global_batch, in.run.train.micro_batch, m.pp, m.tp, m.cp, m.ep, m.etp, in.chunks(), in.dp(), in.schedule(), {}};
   p.stage_layers.assign(in.run.parallel.stage_layers.begin(), in.run.parallel.stage_layers.end());
+  p.flushes = static_cast<int64_t>(in.plan.number("flushes"));
   return p;
 }
 
@@ -182,6 +190,7 @@ Priced context_stage(const PlanInput& in, const ContextStage& stage) {
   p.seq_len = stage.seq_len;
   p.global_batch = stage.global_batch;
   p.micro_batch = 1;
+  p.flushes = 1;
   p.cp = static_cast<int>(stage.cp);
   if (stage.pp > 0) p.pp = static_cast<int>(stage.pp);
   if (stage.ep > 0) p.ep = static_cast<int>(stage.ep);
@@ -193,23 +202,58 @@ Priced context_stage(const PlanInput& in, const ContextStage& stage) {
   return p;
 }
 
+std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num_stages) {
+  const std::vector<std::string>& words = in.plan.words("stages");
+  const ModelConfig& c = in.run.model;
+  std::vector<StageSpec> specs;
+  if (words.empty()) {
+    const std::vector<Range> layers = split_layers(c, num_stages, p.stage_layers);
+    for (int s = 0; s < num_stages; ++s) {
+      const bool is_last = s == num_stages - 1;
+      specs.push_back({layers[static_cast<size_t>(s)], s == 0, is_last, is_last ? c.num_nextn_predict_layers : 0});
+    }
+    return specs;
+  }
+  int64_t at = 0, embeddings = 0, heads = 0, mtp = 0;
+  for (const std::string& word : words) {
+    StageSpec spec;
+    int64_t n = 0;
+    for (const char ch : word) {
+      if (ch == 'e') spec.has_embedding = ++embeddings > 0;
+      else if (ch == 'h') spec.has_head = ++heads > 0;
+      else if (ch == 'm') mtp += spec.mtp = c.num_nextn_predict_layers;
+      else if (ch >= '0' && ch <= '9') n = 10 * n + ch - '0';
+      else throw ConfigError("plan.stages: '" + word + "': expected e, a number of layers, m, h, as e3 or 4m");
+    }
+    spec.layers = {at, at + n};
+    at += n;
+    specs.push_back(spec);
+  }
+  if (static_cast<int>(specs.size()) != num_stages || at != c.num_hidden_layers || embeddings != 1 || heads != 1 || mtp != c.num_nextn_predict_layers || !specs.front().has_embedding || !specs.back().has_head)
+    throw ConfigError(detail::concat("plan.stages: ", specs.size(), " stages with ", at, " layers; the schedule has ", num_stages, " stages, the model ", c.num_hidden_layers,
+                                     " layers; the first stage has the one e, the last the one h, and there is one m if the model has MTP"));
+  return specs;
+}
+
 StepPrediction predict_step(const PlanInput& in, const Priced& priced, Ledger* ledger) {
   StepPrediction s;
   s.priced = priced;
   s.schedule = build_schedule(priced.schedule, priced.pp, static_cast<int>(priced.num_microbatches()), priced.chunks);
-  s.stage_layers = split_layers(in.run.model, s.schedule.num_stages, priced.stage_layers);
-  s.parameters = rank_parameters(in, priced, s.schedule, s.stage_layers);
+  s.specs = stage_specs(in, priced, s.schedule.num_stages);
+  s.parameters = rank_parameters(in, priced, s.schedule, s.specs);
   const ChunkModel model(in, {priced.seq_len, priced.micro_batch, priced.tp, priced.cp, priced.ep, priced.etp, priced.dp, s.schedule.num_stages});
-  for (int i = 0; i < s.schedule.num_stages; ++i) s.stages.push_back(model.stage(s.stage_layers[static_cast<size_t>(i)], i == 0, i == s.schedule.num_stages - 1));
+  for (const StageSpec& spec : s.specs) s.stages.push_back(model.stage(spec));
   const bool is_inter = priced.dp * priced.tp * priced.cp >= in.cluster.gpus_per_node;
   const Sharding group = sharding(priced, s.schedule.is_mirrored);
   add_weight_traffic(in, group, s.schedule, s);
   s.message = priced.pp > 1 ? model.message_seconds(is_inter) : 0;
   s.simulation = simulate(s.schedule, costs_of(in, model, s, is_inter));
-  s.pipeline = s.simulation.step_time;
+  const double flushes = static_cast<double>(priced.flushes);
+  s.pipeline = flushes * s.simulation.step_time;
   price_update(in, group, s, ledger);
   s.step = s.pipeline + s.reduce + s.gather + s.update;
   sum_timeline(s);
+  for (double* part : {&s.forward, &s.backward, &s.weight, &s.pairs, &s.bubble, &s.pair_count, &s.exposed}) *part *= flushes;
   s.tokens_per_step = static_cast<double>(priced.global_batch) * static_cast<double>(priced.seq_len);
   s.tokens_per_gpu_second = s.tokens_per_step / s.step / static_cast<double>(in.gpus());
   if (ledger != nullptr) explain_step(in, model, s, *ledger);

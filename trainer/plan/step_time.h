@@ -15,7 +15,8 @@ struct Priced {
   int64_t dp = 1;
   std::string schedule;
   std::vector<int> stage_layers;
-  int64_t num_microbatches() const { return global_batch / (dp * micro_batch); }
+  int64_t flushes = 1;
+  int64_t num_microbatches() const { return global_batch / (dp * micro_batch * flushes); }  // of one flush of the pipeline
 };
 Priced pretraining(const PlanInput& input);
 Priced context_stage(const PlanInput& input, const ContextStage& stage);
@@ -28,7 +29,7 @@ struct StepPrediction {
   Priced priced;
   Schedule schedule;
   Simulation simulation;
-  std::vector<Range> stage_layers;
+  std::vector<StageSpec> specs;             // [stage]
   std::vector<StageTimes> stages;
   std::vector<StageParameters> parameters;  // [rank], all of its stages
   double pipeline = 0, reduce = 0, gather = 0, update = 0, step = 0;
@@ -38,6 +39,8 @@ struct StepPrediction {
   double message = 0;  // one boundary message
   double tokens_per_step = 0, tokens_per_gpu_second = 0;
 };
+// The stages of a plan: plan.stages, else parallel.stage_layers, else as the trainer splits layers.
+std::vector<StageSpec> stage_specs(const PlanInput& input, const Priced& priced, int num_stages);
 // Without a ledger nothing is explained (the search).
 StepPrediction predict_step(const PlanInput& input, const Priced& priced, Ledger* ledger);
 

@@ -135,7 +135,7 @@ TEST_CASE("A layer's phases take what DeepSeek's trace shows", "[plan]") {
     INFO(name_of(phase));
     CHECK(model.moe().of(phase) == Approx(seconds).epsilon(0.04));  // the trace's rank had 5 % fewer routed rows in F
   }
-  const StageTimes four = model.stage({20, 24}, false, false);
+  const StageTimes four = model.stage({{20, 24}});
   CHECK(model.pair(four, four) == Approx(129e-3).epsilon(0.03));
 }
 
@@ -143,7 +143,7 @@ TEST_CASE("A pair takes at least its computation and its exchanges, and at most 
   for (const char* bandwidth : {"10 GB/s", "25 GB/s", "50 GB/s", "190 GB/s"}) {
     const PlanInput in = v3({std::string("cluster.links.inter.bandwidth=") + bandwidth});
     const ChunkModel model(in, {4096, 1, 1, 1, 64, 1, 128, 16});
-    const StageTimes s = model.stage({20, 24}, false, false);
+    const StageTimes s = model.stage({{20, 24}});
     const LayerTimes& l = model.moe();
     double compute = 0;
     for (double p : l.phase) compute += 4 * p;
