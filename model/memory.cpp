@@ -72,7 +72,7 @@ class Replay {
   void moe_forward(const std::string& b, double T);
   void moe_backward(const std::string& b, double T);
   double sent() const { return s_.rows_sent * part; }
-  double received() const { return s_.rows_received * part; }
+  double received() const { return s_.rows_of_layer.empty() ? s_.rows_received * part : static_cast<double>(s_.rows_of_layer[static_cast<size_t>(layer_)]); }
   double heads() const { return static_cast<double>(c_.num_attention_heads) / s_.tp; }
   double q_width() const { return heads() * static_cast<double>(c_.qk_head_dim()); }
   double kv_width() const {
@@ -89,6 +89,7 @@ class Replay {
   struct Live { double bytes; Segment_ segment; };
   const ModelConfig& c_;
   const MemoryShape& s_;
+  int64_t layer_ = 0;
   std::map<std::string, Live> live_;
   double used_[2] = {}, high_[2] = {};
 };
@@ -186,6 +187,7 @@ void Replay::drop_recomputed(const std::string& b) {
 }
 
 void Replay::block_forward(const std::string& b, int64_t layer, double T) {
+  layer_ = layer;
   attn_forward(b, T);
   if (c_.is_moe_layer(layer)) {
     moe_forward(b, T);
@@ -246,6 +248,7 @@ void Replay::moe_backward(const std::string& b, double T) {
 }
 
 void Replay::block_backward(const std::string& b, int64_t layer, double T) {
+  layer_ = layer;
   // Recomputed tensors come back first. The caller has "dout" (named b + "dout").
   const Recompute& r = s_.recompute;
   const auto remake = [&](const char* name, double rows, double width, double element, Segment_ segment = kActivations) {

@@ -14,6 +14,7 @@ namespace atoll {
 struct MemoryShape {
   int64_t tokens = 0, sequences = 1;  // of a micro-batch on this rank
   double rows_sent = 0, rows_received = 0;  // routed rows of a layer that leave and that arrive
+  std::vector<int64_t> rows_of_layer = {};  // [block] rows that arrive, where layers differ (MTP's as they are); empty: rows_received
   bool is_alone = true;                     // the EP group is one rank: rows are not exchanged
   bool has_balance_loss = true;
   DType storage = DType::kBF16;

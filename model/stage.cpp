@@ -28,6 +28,8 @@ void Stage::begin(const std::vector<MicroBatch>& batches, const StepScales& scal
   batches_ = &batches;
   scales_ = scales;
   is_training_ = is_training;
+  for (auto& block : blocks_) block->begin_step();
+  for (auto& module : mtp_) module->begin_step();
   slot_of_.assign(batches.size(), -1);
   sums_.reset(static_cast<int>(mtp_.size()), config_.num_blocks(), config_.n_routed_experts);
 }
@@ -181,6 +183,16 @@ void Stage::backward_weight(int m) {
   }
   s.is_done = true;
   release_if_idle(m);
+}
+
+std::vector<std::vector<int64_t>> Stage::rows_received() const {
+  std::vector<std::vector<int64_t>> rows(batches_->size(), std::vector<int64_t>(static_cast<size_t>(config_.num_blocks()), 0));
+  const auto put = [&](int64_t layer, const std::vector<int64_t>* of_layer) {
+    for (size_t m = 0; of_layer != nullptr && m < of_layer->size(); ++m) rows[m][static_cast<size_t>(layer)] = (*of_layer)[m];
+  };
+  for (const auto& block : blocks_) put(block->layer(), block->rows_received());
+  for (size_t k = 0; k < mtp_.size(); ++k) put(config_.num_hidden_layers + static_cast<int64_t>(k), mtp_[k]->rows_received());
+  return rows;
 }
 
 StageFunctions Stage::functions() {

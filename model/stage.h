@@ -29,6 +29,7 @@ class Stage {
   Tensor final_state() const { return final_state_; }
   Tensor head_weight() const { return head_; }
   int current_microbatch() const { return current_; }  // of the action that runs, for probes
+  std::vector<std::vector<int64_t>> rows_received() const;  // [micro-batch][block] routed rows that reached this rank in this step; 0 where the layer is not here
   int64_t num_live_slots() const { return num_live_; }
   ModelProbe probe;
   bool keep_final_state = false;

@@ -46,15 +46,18 @@ Held sum(const Held& a, const Held& b) { return {a.activations + b.activations, 
 }  // namespace
 
 RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, bool are_pairs_overlapped) {
+  return walk_rank(schedule, rank, [&](int stage, int) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; }, are_pairs_overlapped);
+}
+
+RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool are_pairs_overlapped) {
   Walk walk(schedule, rank);
-  const auto of = [&](int stage) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; };
   const auto forward = [&](int stage, int m, int i) {
-    if (walk.is_local(stage - 1, m)) walk.rise({of(stage).message, 0}, i);  // the executor copies between stages of one rank
-    walk.action(of(stage).forward, i);
+    if (walk.is_local(stage - 1, m)) walk.rise({of(stage, m).message, 0}, i);  // the executor copies between stages of one rank
+    walk.action(of(stage, m).forward, i);
   };
   const auto backward = [&](int stage, int m, int i) {
-    if (walk.is_local(stage + 1, m)) walk.rise({of(stage).message, 0}, i);
-    walk.action(of(stage).backward, i);
+    if (walk.is_local(stage + 1, m)) walk.rise({of(stage, m).message, 0}, i);
+    walk.action(of(stage, m).backward, i);
   };
   const auto& list = schedule.actions[static_cast<size_t>(rank)];
   for (int i = 0; i < static_cast<int>(list.size()); ++i) {
@@ -62,19 +65,19 @@ RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageM
     switch (a.kind) {
       case ActionKind::kForward: forward(a.stage, a.microbatch, i); break;
       case ActionKind::kBackward: backward(a.stage, a.microbatch, i); break;
-      case ActionKind::kWeight: walk.action(of(a.stage).weight, i); break;
+      case ActionKind::kWeight: walk.action(of(a.stage, a.microbatch).weight, i); break;
       case ActionKind::kFullBackward:
         backward(a.stage, a.microbatch, i);
-        walk.action(of(a.stage).weight, i);
+        walk.action(of(a.stage, a.microbatch).weight, i);
         break;
       case ActionKind::kPair:
-        if (are_pairs_overlapped) walk.rise(sum(of(a.stage).forward.peak, of(a.pair_stage).backward.peak), i);
+        if (are_pairs_overlapped) walk.rise(sum(of(a.stage, a.microbatch).forward.peak, of(a.pair_stage, a.pair_microbatch).backward.peak), i);
         forward(a.stage, a.microbatch, i);
         backward(a.pair_stage, a.pair_microbatch, i);
-        walk.action(of(a.pair_stage).weight, i);
+        walk.action(of(a.pair_stage, a.pair_microbatch).weight, i);
         break;
-      case ActionKind::kRecvForward: case ActionKind::kRecvBackward: walk.message(of(a.stage).message, i); break;
-      case ActionKind::kSendForward: case ActionKind::kSendBackward: walk.message(-of(a.stage).message, i); break;
+      case ActionKind::kRecvForward: case ActionKind::kRecvBackward: walk.message(of(a.stage, a.microbatch).message, i); break;
+      case ActionKind::kSendForward: case ActionKind::kSendBackward: walk.message(-of(a.stage, a.microbatch).message, i); break;
     }
   }
   return walk.peaks;
@@ -142,7 +145,22 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
   const std::vector<Range> layers = split_layers(o.model, schedule.num_stages, o.stage_layers);
   std::vector<StageMemory> stages;
   for (int s = 0; s < schedule.num_stages; ++s) stages.push_back(stage_memory(o.model, layers[static_cast<size_t>(s)], s == 0, s == schedule.num_stages - 1, m));
-  f.peaks = walk_rank(schedule, pp_rank, stages, false);
+  if (shape.rows.empty()) {
+    f.peaks = walk_rank(schedule, pp_rank, stages, false);
+  } else {
+    std::vector<std::vector<StageMemory>> of_microbatch(shape.rows.size());  // [micro-batch][stage of this rank]
+    const std::vector<int> mine = schedule.stages_of(pp_rank);
+    for (size_t i = 0; i < shape.rows.size(); ++i) {
+      m.rows_of_layer = shape.rows[i];
+      for (int s : mine) of_microbatch[i].push_back(stage_memory(o.model, layers[static_cast<size_t>(s)], s == 0, s == schedule.num_stages - 1, m));
+    }
+    f.peaks = walk_rank(
+        schedule, pp_rank,
+        [&](int stage, int microbatch) -> const StageMemory& {
+          return of_microbatch[static_cast<size_t>(microbatch)][static_cast<size_t>(std::lower_bound(mine.begin(), mine.end(), stage) - mine.begin())];
+        },
+        false);
+  }
 
   const auto place = [&](Axis axis) { return Range{mesh.index(axis, rank), mesh.size(axis)}; };
   bool is_first_stage = true;
@@ -159,9 +177,12 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
     count_embedding(o, placement, f);
     is_first_stage = false;
   }
-  const int64_t message = shape.tokens * o.model.hidden_size * static_cast<int64_t>(size_of(o.storage));
+  const auto message = [&](int microbatch) {
+    const int64_t tokens = shape.microbatch_tokens.empty() ? shape.tokens : shape.microbatch_tokens[static_cast<size_t>(microbatch)];
+    return tokens * o.model.hidden_size * static_cast<int64_t>(size_of(o.storage));
+  };
   for (const Action& a : schedule.actions[static_cast<size_t>(pp_rank)])
-    if (a.kind == ActionKind::kSendForward || a.kind == ActionKind::kSendBackward) f.wire_boundary += message;
+    if (a.kind == ActionKind::kSendForward || a.kind == ActionKind::kSendBackward) f.wire_boundary += message(a.microbatch);
   f.wire_fixed = f.wire_boundary + f.wire_reduce + f.wire_gather + f.wire_counts + f.wire_small + f.wire_embedding;
   return f;
 }

@@ -1,6 +1,7 @@
 // Memory of a rank along a schedule: what the model keeps of each live micro-batch, walked action by action. The trainer's forecast and the planner's page both come from here.
 // Policy: the schedule is the executor's own list, with its sends and receives; a boundary tensor is counted from its receive until its send.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ struct Peak {
 struct RankPeaks {
   Peak activations, routed, both;  // both: of their sum
 };
+using MemoryOf = std::function<const StageMemory&(int stage, int microbatch)>;
+RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& memory, bool are_pairs_overlapped);
 // stages[s]: memory of a micro-batch on stage s. are_pairs_overlapped: F and B of a pair hold what they need on the way at the same time.
 RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, bool are_pairs_overlapped);
 
@@ -26,7 +29,9 @@ struct RunShape {
   int64_t tokens = 0, sequences = 1;  // of a micro-batch on this rank
   int num_microbatches = 1;
   double rows_received = 0;  // of a layer and micro-batch; rows_sent is tokens x top-k
+  std::vector<std::vector<int64_t>> rows = {};  // [micro-batch][block] rows received, where they are known
   bool has_balance_loss = true;
+  std::vector<int64_t> microbatch_tokens = {};  // where they differ; empty: `tokens` each
 };
 struct RankForecast {
   PersistentMemory persistent;

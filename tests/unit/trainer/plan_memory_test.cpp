@@ -76,7 +76,7 @@ TEST_CASE("The memory model says what every segment of every rank holds, to the 
     const StepResult r = engine.train_step(batches, plan);
     ATOLL_CHECK(r.applied, r.reason);
     const double rows = static_cast<double>(S * o.model.num_experts_per_tok);
-    const plan::RankForecast f = plan::forecast_rank(o, schedule, manifest, world.size(), world.rank(), {S, 1, num, rows, true});
+    const plan::RankForecast f = plan::forecast_rank(o, schedule, manifest, world.size(), world.rank(), {.tokens = S, .sequences = 1, .num_microbatches = num, .rows_received = rows});
     Memory& m = engine.ctx().memory;
     const double message = static_cast<double>(S * o.model.hidden_size) * static_cast<double>(size_of(o.storage));
     const auto close = [&](const char* what, double predicted, int64_t measured, double slack) {
