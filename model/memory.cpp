@@ -424,32 +424,44 @@ int64_t rounded(int64_t bytes) { return std::max<int64_t>(128, (bytes + 127) / 1
 }  // namespace
 
 PersistentMemory persistent_memory(const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement, DType storage, DType moments, int64_t max_positions,
-                                   Range dp_place, Range edp_place) {
+                                   const ShardPlaces& places, bool has_grads_aside) {
   const ParameterLayout layout = parameter_layout(config, manifest, placement);
   const auto s = static_cast<int64_t>(size_of(storage)), a = static_cast<int64_t>(size_of(acc_dtype(storage)));
   const int64_t table = config.vocab_size * config.hidden_size;
+  const bool is_mirrored = places.mirror.end > 1;
+  const int64_t other_uses = placement.is_last() ? (config.num_nextn_predict_layers > 0) + config.tie_word_embeddings : 0;
   PersistentMemory m;
   m.parameters = layout.num_elements;
-  m.weights = rounded(layout.total * s) + rounded(layout.bias_elements * a) + rounded(max_positions * config.qk_rope_head_dim * a);
-  m.grads = rounded((layout.total - layout.grads_begin) * a);
-  if (placement.is_last()) m.grads += ((config.num_nextn_predict_layers > 0) + config.tie_word_embeddings) * rounded(table * a);
+  m.weights = rounded(layout.total * s) + rounded(layout.bias_elements * a) + static_cast<int64_t>(placement.stages.size()) * rounded(max_positions * config.qk_rope_head_dim * a);
+  m.grads = (rounded((layout.total - layout.grads_begin) * a) + other_uses * rounded(table * a)) * (has_grads_aside ? 2 : 1);
   int64_t owned = 0;
-  std::vector<std::pair<int64_t, int64_t>> grads[2], weights[2];
+  std::vector<std::pair<int64_t, int64_t>> grads[2], weights[2], mirror_grads, mirror_weights;
   for (const ParameterLayout::Item& item : layout.items) {
     if (item.is_replica) continue;
     const ParameterSpec& spec = manifest[static_cast<size_t>(item.index)];
     const bool is_expert = spec.expert >= 0;
-    const Range& place = is_expert ? edp_place : dp_place;
-    owned += owned_rows(spec.rows, static_cast<int>(place.end), static_cast<int>(place.begin)).size() * spec.cols;
+    const Range& place = is_expert ? places.edp : places.dp;
+    const int64_t summed = owned_rows(spec.rows, static_cast<int>(place.end), static_cast<int>(place.begin)).size();
+    owned += owned_rows(summed, static_cast<int>(places.mirror.end), static_cast<int>(places.mirror.begin)).size() * spec.cols;
     grads[is_expert].emplace_back(spec.rows, spec.cols * a);
     weights[is_expert].emplace_back(spec.rows, spec.cols * s);
+    if (is_mirrored) mirror_grads.emplace_back(spec.rows, spec.cols * a);
+    if (is_mirrored && summed > 0) mirror_weights.emplace_back(summed, spec.cols * s);
   }
+  for (int64_t use = 0; is_mirrored && use < other_uses; ++use) mirror_grads.emplace_back(config.vocab_size, config.hidden_size * a);
   const int64_t moment = moments == DType::kBF16 ? 2 : a;
   m.optimizer = (storage != acc_dtype(storage) ? rounded(owned * a) : 0) + rounded(2 * owned * moment);
+  const auto scratch = [&](const std::vector<std::pair<int64_t, int64_t>>& tensors, int64_t size, bool is_reduce) {
+    if (const int64_t bytes = shards_scratch(tensors, size, is_reduce); bytes > 0) m.comm = std::max(m.comm, rounded(bytes));
+  };
   for (const bool is_expert : {false, true}) {
-    const int64_t size = is_expert ? edp_place.end : dp_place.end;
-    for (const int64_t bytes : {shards_scratch(grads[is_expert], size, true), shards_scratch(weights[is_expert], size, false)}) m.comm = std::max(m.comm, bytes == 0 ? 0 : rounded(bytes));
+    const int64_t size = is_expert ? places.edp.end : places.dp.end;
+    scratch(grads[is_expert], size, true);
+    scratch(weights[is_expert], size, false);
   }
+  scratch(mirror_grads, places.mirror.end, true);
+  scratch(mirror_grads, places.mirror.end, false);
+  scratch(mirror_weights, places.mirror.end, false);
   const bool has_other_use = config.num_nextn_predict_layers > 0 || config.tie_word_embeddings;
   if (placement.is_first() && !placement.is_last() && has_other_use) m.comm = std::max(m.comm, rounded(table * a));
   return m;

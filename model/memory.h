@@ -44,7 +44,11 @@ struct PersistentMemory {
   int64_t weights = 0, grads = 0, optimizer = 0, parameters = 0;
   int64_t comm = 0;  // largest scratch of the collectives at the end of a step
 };
+// This rank's place in the groups that share its parameters. begin: rank in the group, end: its size. mirror: of two pipeline ranks that hold the same stages, else 1.
+struct ShardPlaces {
+  Range dp{0, 1}, edp{0, 1}, mirror{0, 1};
+};
 PersistentMemory persistent_memory(const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement, DType storage, DType moments, int64_t max_positions,
-                                   Range dp_place, Range edp_place);  // place.begin: rank in the group, place.end: its size
+                                   const ShardPlaces& places, bool has_grads_aside = false);  // aside: gradients of the first half of a step, kept apart
 
 }  // namespace atoll

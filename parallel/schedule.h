@@ -29,6 +29,7 @@ struct Schedule {
   std::vector<int> rank_of_stage;  // [stage]
   // DualPipe: the second half of the micro-batches runs the other way, its stage s on rank num_ranks - 1 - rank_of_stage[s]; every stage lives on both ranks.
   bool is_mirrored = false;
+  bool is_forward_only = false;                  // an evaluation: no B and no W
   std::vector<int> max_live = {};                // [rank]: the most activations (F until W) the schedule promises to hold; empty: no promise
   std::vector<std::vector<Action>> actions = {};  // [rank]
   bool is_second_half(int microbatch) const { return is_mirrored && microbatch >= num_microbatches / 2; }
@@ -52,7 +53,9 @@ Schedule with_communication(const Schedule& compute_only);                   // 
 
 // "gpipe", "1f1b", "interleaved" (num_chunks >= 2), "zb-h1", "dualpipe", "dualpipev", "1f1b-split", "gpipe-w-last", "1f1b-w-last", with communication. ConfigError names the known ones.
 Schedule build_schedule(const std::string& name, int num_ranks, int num_microbatches, int num_chunks = 1);
-// The same without actions: names, sizes, places, promise. 2 * num_ranks micro-batches are admitted by every schedule.
+// Forward alone, with communication, on the stages of that schedule: what an evaluation runs. Any number of micro-batches; where stages are mirrored all go the first way.
+Schedule forward_schedule(const std::string& name, int num_ranks, int num_microbatches, int num_chunks = 1);
+// The same as build_schedule without actions: names, sizes, places, promise. 2 * num_ranks micro-batches are admitted by every schedule.
 Schedule schedule_frame(const std::string& name, int num_ranks, int num_microbatches, int num_chunks = 1);
 const std::vector<std::string>& schedule_names();
 

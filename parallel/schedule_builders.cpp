@@ -212,4 +212,21 @@ Schedule build_schedule(const std::string& name, int num_ranks, int num_microbat
   return with_communication(form_of(name).build(num_ranks, num_microbatches, num_chunks));
 }
 
+// Groups of as many micro-batches as there are ranks pass one stage after the other. A rank's order is that of one list over all ranks, so nobody can wait in a circle.
+Schedule forward_schedule(const std::string& name, int num_ranks, int num_microbatches, int num_chunks) {
+  if (num_microbatches < 1) throw ConfigError(detail::concat("an evaluation needs at least 1 micro-batch, not ", num_microbatches));
+  Schedule schedule = schedule_frame(name, num_ranks, 2 * num_ranks, num_chunks);
+  schedule.name += "-forward";
+  schedule.num_microbatches = num_microbatches;
+  schedule.is_mirrored = false;
+  schedule.is_forward_only = true;
+  schedule.max_live.clear();
+  for (int begin = 0; begin < num_microbatches; begin += num_ranks)
+    for (int s = 0; s < schedule.num_stages; ++s) {
+      auto& actions = schedule.actions[static_cast<size_t>(schedule.rank_of_stage[static_cast<size_t>(s)])];
+      for (int m = begin; m < std::min(begin + num_ranks, num_microbatches); ++m) actions.push_back({ActionKind::kForward, s, m});
+    }
+  return with_communication(schedule);
+}
+
 }  // namespace atoll

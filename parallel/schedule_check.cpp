@@ -120,15 +120,25 @@ class Checker {
       if (events[first] != kNever && events[then] != kNever && (first == kF ? events[first] >= events[then] : events[first] > events[then]))  // one position: the B and W of a full backward
         report(place(rank, events[then]), ": runs before ", kEventNames[first], " s", s, " m", m, " at position ", events[first]);
     };
-    for (Event event : {kF, kB, kW}) needed(event);
+    const auto absent = [&](Event event) {
+      if (events[event] != kNever) report(place(rank, events[event]), ": nothing but F belongs in a forward schedule");
+    };
+    needed(kF);
+    for (Event event : {kB, kW}) schedule_.is_forward_only ? absent(event) : needed(event);
     ordered(kF, kB);
     ordered(kB, kW);
-    if (s > 0) neighbour(s, m, s - 1, kRecvF, kF, kSendB, kB, needed, ordered);
-    if (s < last_stage()) neighbour(s, m, s + 1, kRecvB, kB, kSendF, kF, needed, ordered);
+    if (s > 0) {
+      incoming(s, m, s - 1, kRecvF, kF, needed, ordered);
+      if (!schedule_.is_forward_only) outgoing(s, m, s - 1, kSendB, kB, needed, ordered);
+    }
+    if (s < last_stage()) {
+      outgoing(s, m, s + 1, kSendF, kF, needed, ordered);
+      if (!schedule_.is_forward_only) incoming(s, m, s + 1, kRecvB, kB, needed, ordered);
+    }
   }
-  // `incoming` is received before `consumer`, `outgoing` is sent after `producer`; a neighbour on the same rank must simply have run before.
+  // What comes from `other` is received before its consumer; where it lies on the same rank it must simply have run before.
   template <class Needed, class Ordered>
-  void neighbour(int s, int m, int other, Event incoming, Event consumer, Event outgoing, Event producer, const Needed& needed, const Ordered& ordered) {
+  void incoming(int s, int m, int other, Event received, Event consumer, const Needed& needed, const Ordered& ordered) {
     const int rank = schedule_.rank_of(s, m);
     if (schedule_.rank_of(other, m) == rank) {
       const int produced = at(other, m)[consumer], consumed = at(s, m)[consumer];
@@ -136,10 +146,14 @@ class Checker {
         report(place(rank, consumed), ": runs before ", kEventNames[consumer], " s", other, " m", m, " at position ", produced);
       return;
     }
-    needed(incoming);
-    needed(outgoing);
-    ordered(incoming, consumer);
-    ordered(producer, outgoing);
+    needed(received);
+    ordered(received, consumer);
+  }
+  template <class Needed, class Ordered>
+  void outgoing(int s, int m, int other, Event sent, Event producer, const Needed& needed, const Ordered& ordered) {
+    if (schedule_.rank_of(other, m) == schedule_.rank_of(s, m)) return;
+    needed(sent);
+    ordered(producer, sent);
   }
 
   void check_ascending(int s, Event event) {

@@ -91,42 +91,56 @@ ShardBytes shard_bytes(int64_t rows, int64_t cols, int64_t grad_element, int64_t
   return {(rows - own) * cols * grad_element, own * cols * weight_element * (size - 1)};
 }
 
-void count_shards(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const Mesh& mesh, int rank, RankForecast& f) {
+void count_shards(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const ShardPlaces& places, RankForecast& f) {
   const auto s = static_cast<int64_t>(size_of(o.storage)), a = static_cast<int64_t>(size_of(acc_dtype(o.storage)));
+  const auto size = [](const Range& place) { return static_cast<int>(place.end); };
+  const auto rank = [](const Range& place) { return static_cast<int>(place.begin); };
+  const auto add = [&](int64_t rows, int64_t cols, int64_t grad, int64_t weight, const Range& place) {
+    const ShardBytes b = shard_bytes(rows, cols, grad, weight, size(place), rank(place));
+    f.wire_reduce += b.reduce;
+    f.wire_gather += b.gather;
+  };
   for (const ParameterLayout::Item& item : parameter_layout(o.model, manifest, placement).items) {
     if (item.is_replica) continue;
     const ParameterSpec& spec = manifest[static_cast<size_t>(item.index)];
-    const Axis axis = spec.expert >= 0 ? Axis::kEdp : Axis::kDp;
-    const ShardBytes b = shard_bytes(spec.rows, spec.cols, a, s, mesh.size(axis), mesh.index(axis, rank));
-    f.wire_reduce += b.reduce;
-    f.wire_gather += b.gather;
+    const Range& place = spec.expert >= 0 ? places.edp : places.dp;
+    add(spec.rows, spec.cols, a, s, place);
+    if (places.mirror.end == 1) continue;
+    add(spec.rows, spec.cols, a, a, places.mirror);  // mirror ranks add all gradients, and both keep the sums
+    add(owned_rows(spec.rows, size(place), rank(place)).size(), spec.cols, 0, s, places.mirror);
   }
+  const int64_t other_uses = placement.is_last() ? (o.model.num_nextn_predict_layers > 0) + o.model.tie_word_embeddings : 0;
+  for (int64_t use = 0; places.mirror.end > 1 && use < other_uses; ++use) add(o.model.vocab_size, o.model.hidden_size, a, a, places.mirror);
 }
 
 // Sums and gathers of counts and losses, in the order of train_step.cpp.
-void count_small(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const Mesh& mesh, int num_microbatches, RankForecast& f) {
+void count_small(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const Mesh& mesh, const Schedule& schedule, int rank, RankForecast& f) {
   const int64_t dp = mesh.size(Axis::kDp), pp = mesh.size(Axis::kPp), ep = mesh.size(Axis::kEp), depth = o.model.num_nextn_predict_layers, blocks = o.model.num_blocks(), E = o.model.n_routed_experts;
-  const int64_t sums = 8 * (1 + depth + blocks);
-  f.wire_small += (dp - 1) * 8 * 3;                                                             // labels, sequences, tokens
-  f.wire_small += (dp - 1) * sums + (pp - 1) * sums + (dp - 1) * 8 * blocks * E;                // losses, expert counts
-  f.wire_small += (pp - 1) * 8;                                                                 // load
+  const int64_t sums = 8 * (1 + depth + blocks), passes = o.grad_halves == 2 && !schedule.is_mirrored ? 2 : 1;
+  f.wire_small += (dp - 1) * 8 * 3;                                                                       // labels, sequences, tokens
+  f.wire_small += passes * ((dp - 1) * sums + (pp - 1) * sums + (dp - 1) * 8 * blocks * E);              // losses, expert counts
+  if (schedule.is_mirrored) f.wire_small += 8 * blocks * E;
+  f.wire_small += (pp - 1) * 8;                                                                           // load
   f.wire_small += (dp - 1) * 8 * static_cast<int64_t>(stage_parameter_indices(o.model, manifest, placement).size());  // squares
-  if (placement.stage + 1 < placement.num_stages) f.wire_small += 8;                            // the norm's chain
-  if (placement.is_last()) f.wire_small += 8 * (pp - 1);                                        // its broadcast
-  int64_t moe = 0;
-  for (int64_t l = placement.layers().begin; l < placement.layers().end; ++l) moe += o.model.is_moe_layer(l);
-  if (placement.is_last())
-    for (int64_t k = 0; k < depth; ++k) moe += o.model.is_moe_layer(o.model.num_hidden_layers + k);
-  f.wire_counts = moe * num_microbatches * (ep - 1) * 8 * E;  // every dispatch agrees on its counts first
+  f.wire_small += (pp - 1) * 8 * std::ssize(manifest);                                                    // of all ranks
+  for (const Action& action : schedule.actions[static_cast<size_t>(mesh.index(Axis::kPp, rank))]) {       // every dispatch agrees on its counts first
+    const int stage = forward_of(action).stage;
+    if (stage < 0) continue;
+    int64_t moe = 0;
+    for (int64_t l = placement.layers(stage).begin; l < placement.layers(stage).end; ++l) moe += o.model.is_moe_layer(l);
+    if (stage == schedule.num_stages - 1)
+      for (int64_t k = 0; k < depth; ++k) moe += o.model.is_moe_layer(o.model.num_hidden_layers + k);
+    f.wire_counts += passes * moe * (ep - 1) * 8 * E;
+  }
 }
 
 void count_embedding(const EngineOptions& o, const Placement& placement, RankForecast& f) {
-  if (placement.num_stages == 1) return;
+  if (placement.is_first() == placement.is_last()) return;
   const int64_t table = o.model.vocab_size * o.model.hidden_size;
   const auto s = static_cast<int64_t>(size_of(o.storage)), a = static_cast<int64_t>(size_of(acc_dtype(o.storage)));
   const int64_t uses = (o.model.num_nextn_predict_layers > 0) + o.model.tie_word_embeddings;
-  if (placement.is_last()) f.wire_embedding += uses * table * a;            // gradients of the embedding's other uses
-  if (placement.is_first() && uses > 0) f.wire_embedding += table * s;      // the updated table
+  if (placement.is_last()) f.wire_embedding += uses * table * a;        // gradients of the embedding's other uses
+  if (placement.is_first() && uses > 0) f.wire_embedding += table * s;  // the updated table
 }
 }  // namespace
 
@@ -163,26 +177,20 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
   }
 
   const auto place = [&](Axis axis) { return Range{mesh.index(axis, rank), mesh.size(axis)}; };
-  bool is_first_stage = true;
-  for (int s : schedule.stages_of(pp_rank)) {
-    const Placement placement{s, schedule.num_stages, layers, split_evenly(o.model.n_routed_experts, mesh.size(Axis::kEp), mesh.index(Axis::kEp, rank))};
-    const PersistentMemory p = persistent_memory(o.model, manifest, placement, o.storage, o.moments, is_first_stage ? o.max_sequence : 0, place(Axis::kDp), place(Axis::kEdp));
-    f.persistent.weights += p.weights;
-    f.persistent.grads += p.grads;
-    f.persistent.optimizer += p.optimizer;
-    f.persistent.parameters += p.parameters;
-    f.persistent.comm = std::max(f.persistent.comm, p.comm);
-    count_shards(o, manifest, placement, mesh, rank, f);
-    count_small(o, manifest, placement, mesh, shape.num_microbatches, f);
-    count_embedding(o, placement, f);
-    is_first_stage = false;
-  }
+  ShardPlaces places{place(Axis::kDp), place(Axis::kEdp)};
+  if (schedule.is_mirrored) places.mirror = {pp_rank < mesh.size(Axis::kPp) - 1 - pp_rank ? 0 : 1, 2};
+  const Placement placement{schedule.stages_of(pp_rank), schedule.num_stages, layers, split_evenly(o.model.n_routed_experts, mesh.size(Axis::kEp), mesh.index(Axis::kEp, rank))};
+  const bool is_in_halves = o.grad_halves == 2 && !schedule.is_mirrored;  // the schedule is that of one half then
+  f.persistent = persistent_memory(o.model, manifest, placement, o.storage, o.moments, o.max_sequence, places, is_in_halves);
+  count_shards(o, manifest, placement, places, f);
+  count_small(o, manifest, placement, mesh, schedule, rank, f);
+  count_embedding(o, placement, f);
   const auto message = [&](int microbatch) {
     const int64_t tokens = shape.microbatch_tokens.empty() ? shape.tokens : shape.microbatch_tokens[static_cast<size_t>(microbatch)];
     return tokens * o.model.hidden_size * static_cast<int64_t>(size_of(o.storage));
   };
   for (const Action& a : schedule.actions[static_cast<size_t>(pp_rank)])
-    if (a.kind == ActionKind::kSendForward || a.kind == ActionKind::kSendBackward) f.wire_boundary += message(a.microbatch);
+    if (a.kind == ActionKind::kSendForward || a.kind == ActionKind::kSendBackward) f.wire_boundary += message(a.microbatch) * (is_in_halves ? 2 : 1);
   f.wire_fixed = f.wire_boundary + f.wire_reduce + f.wire_gather + f.wire_counts + f.wire_small + f.wire_embedding;
   return f;
 }

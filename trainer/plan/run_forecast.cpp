@@ -49,9 +49,15 @@ RankLine line_of(Engine& engine, const RankForecast& f) {
 
 std::string bytes(double b) { return show(b, Unit::kBytes); }
 
+// Micro-batches of one pass of the pipeline: a step, or half of one.
+int num_scheduled(const Engine& engine, size_t microbatches) {
+  const bool is_mirrored = engine.options().schedule == "dualpipe";
+  return static_cast<int>(engine.options().grad_halves == 2 && !is_mirrored ? microbatches / 2 : microbatches);
+}
+
 RankForecast forecast(const RunConfig& c, Engine& engine, const std::vector<int64_t>& tokens, const std::vector<std::vector<int64_t>>& rows) {
   Communicator& world = engine.groups().world;
-  return forecast_rank(engine.options(), engine.schedule(static_cast<int>(tokens.size())), engine.manifest(), world.size(), world.rank(), run_shape(c, engine, tokens, rows));
+  return forecast_rank(engine.options(), engine.schedule(num_scheduled(engine, tokens.size())), engine.manifest(), world.size(), world.rank(), run_shape(c, engine, tokens, rows));
 }
 
 std::vector<int64_t> even_microbatches(const RunConfig& c, const Engine& engine) {

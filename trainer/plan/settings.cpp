@@ -112,7 +112,7 @@ const std::vector<SheetKey>& plan_schema() {
       // layout and arithmetic
       {"gpus", kCount, 0, 1e7, "0", "", "devices used; 0: all of the cluster"},
       {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: parallel.schedule"},
-      {"chunks", kCount, 1, 64, "1", "", "stages a rank of the interleaved schedule"},
+      {"chunks", kCount, 0, 64, "0", "", "stages a rank of the interleaved schedule; 0: parallel.vpp"},
       {"stages", kWords, 0, 0, "[]", "", "what each stage holds: e embedding, a number of layers, m the MTP modules, h head, as [e3, 4, 4m, h]; []: as the trainer splits them"},
       {"flushes", kCount, 1, 1e6, "1", "", "times that the pipeline runs empty in a step (gradient accumulation around the pipeline)"},
       {"kv_heads", kCount, 0, 1e4, "0", "", "for other models: grouped-query attention with so many KV heads; 0: MLA"},
@@ -152,6 +152,10 @@ int64_t PlanInput::gpus() const {
 int64_t PlanInput::dp() const {
   const MeshSizes& m = run.parallel.mesh;
   return std::max<int64_t>(1, gpus() / (static_cast<int64_t>(m.pp) * m.tp * m.cp));
+}
+int PlanInput::chunks() const {
+  const auto asked = static_cast<int>(plan.number("chunks"));
+  return asked > 0 ? asked : static_cast<int>(run.parallel.vpp);
 }
 std::string PlanInput::schedule() const { return plan.text("schedule").empty() ? run.parallel.schedule : plan.text("schedule"); }
 

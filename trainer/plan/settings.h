@@ -37,7 +37,7 @@ struct PlanInput {
   int64_t gpus() const;
   int64_t dp() const;  // data-parallel ranks
   std::string schedule() const;
-  int chunks() const { return static_cast<int>(plan.number("chunks")); }
+  int chunks() const;  // stages a rank
 };
 
 struct PlanFolders { std::string recipes, clusters, calibration; };

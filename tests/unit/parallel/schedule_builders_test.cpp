@@ -99,6 +99,28 @@ TEST_CASE("ZB-H1 keeps as many weight gradients waiting as a rank's number", "[s
     }
 }
 
+TEST_CASE("An evaluation's forward schedule is proven for any number of micro-batches", "[schedules]") {
+  int num_proven = 0;
+  for (const std::string& name : schedule_names())
+    for (int ranks = 1; ranks <= 16; ++ranks)
+      for (int n : {1, 2, 3, ranks, ranks + 1, 2 * ranks + 3, 40})
+        for (int chunks : {1, 2, 5}) {
+          if ((name == "interleaved") != (chunks > 1) || (name == "dualpipe" && ranks % 2 != 0)) continue;
+          const Schedule s = forward_schedule(name, ranks, n, chunks);
+          INFO(test::describe(s));
+          REQUIRE(test::joined(check(s)) == "");
+          for (int r = 0; r < ranks; ++r) REQUIRE(count(s, r, kBackward) + count(s, r, kSendBackward) == 0);
+          ++num_proven;
+        }
+  CHECK(num_proven > 900);
+  Schedule bad = forward_schedule("1f1b", 2, 3);
+  bad.actions[0].push_back({kFullBackward, 0, 0});
+  CHECK_THAT(test::joined(check(bad)), Catch::Contains("(BW s0 m0): nothing but F belongs in a forward schedule"));
+  bad = forward_schedule("1f1b", 2, 3);
+  bad.actions[1].pop_back();
+  CHECK_THAT(test::joined(check(bad)), Catch::Contains("rank 1: F s1 m2 is missing"));
+}
+
 TEST_CASE("Numbers that a schedule does not admit are refused with the reason", "[schedules]") {
   const auto refuses = [](const char* name, int ranks, int n, int chunks, const char* why) { CHECK_THROWS_WITH(build_schedule(name, ranks, n, chunks), Catch::Contains(why)); };
   refuses("dualpipe", 3, 12, 1, "dualpipe needs an even number of ranks");

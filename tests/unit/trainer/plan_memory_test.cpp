@@ -40,22 +40,24 @@ std::vector<MicroBatch> even_batches(const ModelConfig& model, int num, int64_t 
   return batches;
 }
 
-struct Layout { int world, pp, ep; std::string schedule; DType storage; };
+struct Layout { int world, pp, ep; std::string schedule; DType storage; int vpp = 1, halves = 1; };
 
 // Rows are dealt evenly by hand, so that what each rank receives is known before: expert (t + k) mod E of token t.
 void deal_rows(Engine& engine) {
   const int64_t E = engine.options().model.n_routed_experts;
-  engine.stage().probe.force_routing = [E](int64_t, const Tensor& topk_TK) {
+  const auto deal = [E](int64_t, const Tensor& topk_TK) {
     for (int64_t t = 0; t < topk_TK.dim[0]; ++t)
       for (int64_t k = 0; k < topk_TK.dim[1]; ++k) topk_TK.as<int32_t>()[t * topk_TK.dim[1] + k] = static_cast<int32_t>((t + k * (E / 2)) % E);
     return true;
   };
+  for (const auto& stage : engine.stages()) stage->probe.force_routing = deal;
 }
 }  // namespace
 
 TEST_CASE("The memory model says what every segment of every rank holds, to the byte where timing has no part", "[plan]") {
   const Layout layout = GENERATE(Layout{1, 1, 1, "1f1b", DType::kBF16}, Layout{1, 1, 1, "gpipe", DType::kF32}, Layout{2, 2, 1, "1f1b", DType::kBF16}, Layout{2, 1, 2, "1f1b", DType::kBF16},
-                                 Layout{4, 2, 2, "1f1b", DType::kBF16}, Layout{4, 2, 1, "gpipe", DType::kF64}, Layout{4, 4, 1, "1f1b-w-last", DType::kF32});
+                                 Layout{4, 2, 2, "1f1b", DType::kBF16}, Layout{4, 2, 1, "gpipe", DType::kF64}, Layout{4, 4, 1, "1f1b-w-last", DType::kF32}, Layout{2, 2, 1, "dualpipe", DType::kBF16}, Layout{4, 2, 2, "dualpipev", DType::kBF16},
+                                 Layout{2, 2, 1, "interleaved", DType::kBF16, 2}, Layout{4, 2, 2, "zb-h1", DType::kF32}, Layout{2, 2, 1, "1f1b", DType::kBF16, 1, 2});
   const int64_t S = 64;
   const int num = 4;
   EngineOptions o;
@@ -63,10 +65,12 @@ TEST_CASE("The memory model says what every segment of every rank holds, to the 
   o.mesh.pp = layout.pp;
   o.mesh.ep = layout.ep;
   o.schedule = layout.schedule;
+  o.vpp = layout.vpp;
+  o.grad_halves = layout.halves;
   o.storage = layout.storage;
   o.max_sequence = S;
   const std::vector<ParameterSpec> manifest = parameter_manifest(o.model);
-  const Schedule schedule = build_schedule(o.schedule, layout.pp, num);
+  const Schedule schedule = build_schedule(o.schedule, layout.pp, num / layout.halves, layout.vpp);
   run_ranks_as_threads(layout.world, [&](Communicator& world) {
     Engine engine(o, world);
     engine.initialize();

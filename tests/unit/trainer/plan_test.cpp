@@ -57,7 +57,7 @@ TEST_CASE("A wrong cluster file is refused with its line, and with what would be
   CHECK_THAT(error_text([] { load_cluster("h80-2048", kFolders.clusters); }), Contains("did you mean h800-2048?"));
   CHECK_THAT(error_text([] { v3({"plan.recompte=[]"}); }), Contains("did you mean recompute?"));
   CHECK_THAT(error_text([] { v3({"plan.recompute=[norm]"}); }), Contains("is not one of norms"));
-  CHECK_THAT(error_text([] { v3({"parallel.pp=7"}); }), Contains("2048 GPUs are not divisible by pp=7"));
+  CHECK_THAT(error_text([] { v3({"parallel.pp=6"}); }), Contains("2048 GPUs are not divisible by pp=6"));
   CHECK_THAT(error_text([] { parse_calibration("gpu: x\nrates:\n  - {op: gem, pass: forward, precision: fp8, m: 1, n: 1, k: 1, rate: 1 TFLOPS, sms: 1, source: me}\n", "k.yaml"); }), Contains("k.yaml:3: op = gem"));
   CHECK_THAT(error_text([] { parse_calibration("gpu: x\nrates:\n  - {op: gemm, pass: forward, precision: fp8, m: 1, n: 1, k: 1, rate: 1 TFLOPS, sms: 1}\n", "k.yaml"); }), Contains("needs op") && Contains("source"));
 }
