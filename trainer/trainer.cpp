@@ -39,9 +39,7 @@ ExitCode Trainer::run() {
   if (const std::string error = error_of([&] { log::set_file(log_path); }); !error.empty()) log::warn(log_path + ": " + error + "; going on without it");
   phase_ = "opening the data";
   feed_ = std::make_unique<DataFeed>(config_);
-  if (feed_->store().info().vocab_size > config_.model.vocab_size)
-    throw ConfigError(fmt::format("model.vocab_size = {} is smaller than the {} tokens of the store {}; set model.vocab_size={}", config_.model.vocab_size, feed_->store().info().vocab_size,
-                                  config_.data.store, feed_->store().info().vocab_size));
+  check_vocabulary(config_, *feed_);
   phase_ = "building the model";
   const int threads = config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : std::max(1, host_.cores / host_.ranks_on_host);
   has_native_bf16_ = world_.max(cpu::has_native_bf16_gemm() ? 0 : 1) == 0;
