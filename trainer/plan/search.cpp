@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "kernels/base/error.h"
 #include "model/parameters.h"
@@ -87,6 +89,28 @@ bool price(Candidate& c) {
   return true;
 }
 
+// Prices all of them on the machine's cores; those that cannot be built are taken out. Each is priced by itself, so the result does not depend on the number of cores.
+void price_all(std::vector<Candidate>& batch, Search& out) {
+  std::vector<char> is_built(batch.size(), 0);
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next++; i < batch.size(); i = next++) is_built[i] = price(batch[i]);
+  };
+  std::vector<std::thread> threads;
+  for (unsigned t = 1; t < std::clamp(std::thread::hardware_concurrency(), 1u, 16u) && t < batch.size(); ++t) threads.emplace_back(work);
+  work();
+  for (std::thread& t : threads) t.join();
+  out.tried += std::ssize(batch);
+  size_t kept = 0;
+  for (size_t i = 0; i < batch.size(); ++i)
+    if (is_built[i]) {
+      if (kept != i) batch[kept] = std::move(batch[i]);
+      ++kept;
+    }
+  out.impossible += std::ssize(batch) - static_cast<int64_t>(kept);
+  batch.resize(kept);
+}
+
 std::vector<int> powers_of_two(int64_t most) {
   std::vector<int> list;
   for (int64_t n = 1; n <= most; n *= 2) list.push_back(static_cast<int>(n));
@@ -102,8 +126,15 @@ class Searcher {
     const ModelConfig& c = in_.run.model;
     for (const int pp : powers_of_two(std::min<int64_t>(64, c.num_hidden_layers)))
       for (const int tp : powers_of_two(std::min<int64_t>(in_.cluster.gpus_per_node, 8)))
-        for (const int ep : c.n_routed_experts > 0 ? powers_of_two(c.n_routed_experts) : std::vector<int>{1})
+        for (const int ep : c.n_routed_experts > 0 ? powers_of_two(c.n_routed_experts) : std::vector<int>{1}) {
+          batch_.clear();
           for (const int64_t micro : {1, 2}) layout(gpus, pp, tp, ep, micro);
+          price_all(batch_, out_);
+          for (Candidate& candidate : batch_) {
+            candidate.text = describe(candidate.in);
+            all.push_back(std::move(candidate));
+          }
+        }
   }
 
  private:
@@ -131,23 +162,15 @@ class Searcher {
         }
         for (const auto& recompute : kRecompute) {
           set_words(c.in, "recompute", recompute);
-          add(c);
+          batch_.push_back(c);
         }
       }
     }
   }
-  void add(Candidate c) {
-    ++out_.tried;
-    if (!price(c)) {
-      ++out_.impossible;
-      return;
-    }
-    c.text = describe(c.in);
-    all.push_back(std::move(c));
-  }
   int64_t c_heads() const { return in_.run.model.num_attention_heads; }
   const PlanInput& in_;
   Search& out_;
+  std::vector<Candidate> batch_;  // of one layout
 };
 
 // Moves single layers from a stage to a neighbour as long as that makes the step shorter.
@@ -156,7 +179,7 @@ void improve_split(Candidate& best, Search& out) {
   std::vector<int64_t> layers;
   for (const StageSpec& spec : s.specs) layers.push_back(spec.layers.size());
   for (int round = 0; round < 12; ++round) {
-    Candidate found = best;
+    std::vector<Candidate> batch;
     for (size_t from = 0; from < layers.size(); ++from)
       for (size_t to = 0; to < layers.size(); ++to) {
         if (from == to || layers[from] < 2) continue;
@@ -165,9 +188,12 @@ void improve_split(Candidate& best, Search& out) {
         --moved[from];
         ++moved[to];
         c.in.run.parallel.stage_layers = moved;
-        ++out.tried;
-        if (price(c) && c.memory <= best.in.cluster.memory && c.step < found.step * 0.9999) found = c;
+        batch.push_back(std::move(c));
       }
+    price_all(batch, out);
+    Candidate found = best;
+    for (const Candidate& c : batch)
+      if (c.memory <= best.in.cluster.memory && c.step < found.step * 0.9999) found = c;
     if (found.step >= best.step) return;
     best = found;
     layers = best.in.run.parallel.stage_layers;
@@ -211,7 +237,11 @@ Search search_layouts(const PlanInput& input) {
   Search out{input, {input}};
   if (!price(out.given)) throw ConfigError("the plan as given cannot be built");
   out.given.text = describe(out.given.in);
-  Searcher searcher(input, out);
+  PlanInput lean = input;  // what a candidate carries with it
+  lean.context.clear();
+  lean.fleet.clear();
+  lean.published.clear();
+  Searcher searcher(lean, out);
   searcher.run(input.gpus());
   if (input.gpus() % 2 == 0 && input.gpus() > 1) searcher.run(input.gpus() / 2);
   std::vector<Candidate>& all = searcher.all;
