@@ -139,6 +139,8 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
 
 void Trainer::compare_forecast(const StepMetrics& last, double seconds) {
   plan::Measured measured;
+  measured.step = position_.step;
+  measured.tokens = position_.tokens;
   for (const MicroBatch& b : batches_) measured.microbatch_tokens.push_back(b.main.size());
   measured.rows = rows_of_peak_;
   measured.bytes_sent = last.result->bytes_sent;

@@ -130,7 +130,7 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
   if (world.rank() != 0) return {};
 
   Comparison out;
-  nlohmann::ordered_json json = {{"event", "forecast"}};
+  nlohmann::ordered_json json = {{"event", "forecast"}, {"step", measured.step}, {"tokens", measured.tokens}};
   out.text = fmt::format("forecast against measurement, each segment on the rank where they differ most (routed rows as they came):\n  {:<12} {:>12} {:>12} {:>8}\n", "segment", "forecast", "measured", "off");
   for (int s = 0; s < kSegments; ++s) {
     const RankLine* worst = &all[0];

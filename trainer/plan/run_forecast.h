@@ -12,6 +12,7 @@ namespace atoll::plan {
 std::string forecast_text(const RunConfig& config, Engine& engine, double gemm_peak);
 
 struct Measured {  // of the last step
+  int64_t step = 0, tokens = 0;  // where the run is
   std::vector<int64_t> microbatch_tokens;
   std::vector<std::vector<int64_t>> rows;  // [micro-batch][block] that this rank received in the step of the routed segment's peak
   int64_t bytes_sent = 0, dispatch_bytes = 0, combine_bytes = 0;

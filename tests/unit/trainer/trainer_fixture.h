@@ -87,6 +87,7 @@ inline std::vector<std::string> story_of(const RunConfig& config) {
   std::vector<std::string> story;
   for (const std::string& line : lines_in(config.run.path() + "/metrics.jsonl")) {
     const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
+    if (!j.is_discarded() && j.value("event", "") == "forecast") continue;  // what the run held, beside what it said it would
     if (j.is_discarded()) story.push_back("torn");
     else if (j.contains("event")) story.push_back(j["event"].get<std::string>() + "@" + std::to_string(j["step"].get<int64_t>()));
     else story.push_back(std::to_string(j["step"].get<int64_t>()));
