@@ -213,7 +213,10 @@ GoldenOptions parse_golden_options(const std::vector<std::string>& assignments) 
       throw ConfigError(a + ": no such key; known: dtype, parallel.pp, parallel.ep, parallel.schedule, world, threads");
     }
   }
-  o.world = world > 0 ? world : o.mesh.pp * o.mesh.ep;
+  constexpr int64_t kMostRanks = 4096;
+  const int64_t ranks = world > 0 ? world : int64_t{o.mesh.pp} * o.mesh.ep;
+  if (ranks > kMostRanks) throw ConfigError(fmt::format("{} ranks: no case here can use more than {}", ranks, kMostRanks));
+  o.world = static_cast<int>(ranks);
   Mesh(o.world, o.mesh);
   return o;
 }
