@@ -19,5 +19,6 @@ void add_data(CLI::App& app, Command& chosen);
 void add_inspect(CLI::App& app, Command& chosen);   // model show, checkpoint ls|show|verify, config reference
 void add_use(CLI::App& app, Command& chosen);       // eval, generate
 void add_prove(CLI::App& app, Command& chosen, const std::vector<std::string>& words);  // verify golden, bench step
+void add_plan(CLI::App& app, Command& chosen);      // plan schedule
 
 }  // namespace atoll

@@ -73,6 +73,7 @@ int run(int argc, char** argv, MpiSession& session, std::string& phase) {
   add_inspect(app, chosen);
   add_use(app, chosen);
   add_prove(app, chosen, words);
+  add_plan(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& e) {

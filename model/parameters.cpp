@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "kernels/base/rng.h"
+#include "kernels/ops.h"
 #include "model/flops.h"
 
 namespace atoll {
@@ -19,14 +20,14 @@ std::vector<Range> split_layers(const ModelConfig& config, int num_stages, const
     bool positive = true;
     for (int c : counts) { sum += c; positive = positive && c > 0; }
     if (static_cast<int>(counts.size()) != num_stages || sum != L || !positive)
-      throw ConfigError(detail::concat("parallel.stage_layers has ", counts.size(), " entries that sum to ", sum, "; parallel.pp = ", num_stages, " stages of ", L,
+      throw ConfigError(detail::concat("parallel.stage_layers has ", counts.size(), " entries that sum to ", sum, "; ", num_stages, " stages of ", L,
                                        " layers need ", num_stages, " positive entries that sum to ", L));
     std::vector<Range> ranges;
     int64_t begin = 0;
     for (int c : counts) { ranges.push_back({begin, begin + c}); begin += c; }
     return ranges;
   }
-  if (L < num_stages) throw ConfigError(detail::concat("parallel.pp = ", num_stages, " stages need at least as many layers; the model has num_hidden_layers = ", L));
+  if (L < num_stages) throw ConfigError(detail::concat("parallel.pp: ", num_stages, " stages need at least as many layers; the model has num_hidden_layers = ", L));
   constexpr int64_t kSequence = 4096;  // weighs attention against GEMMs; the split must not depend on the run's sequence length, which may change along it
   std::vector<double> prefix(static_cast<size_t>(L) + 1, 0.0);
   for (int64_t l = 0; l < L; ++l) prefix[l + 1] = prefix[l] + block_flops_per_token(config, l, kSequence);
@@ -56,7 +57,7 @@ namespace {
 bool is_here(const ModelConfig& config, const ParameterSpec& spec, const Placement& placement) {
   if (spec.layer < 0) return placement.is_first();
   if (spec.layer >= config.num_hidden_layers) { if (!placement.is_last()) return false; }
-  else if (spec.layer < placement.layers().begin || spec.layer >= placement.layers().end) return false;
+  else if (!placement.has_layer(spec.layer)) return false;
   return spec.expert < 0 || (spec.expert >= placement.experts.begin && spec.expert < placement.experts.end);
 }
 bool ends_with(const std::string& name, const char* tail) {
@@ -175,6 +176,26 @@ void ParameterStore::zero_grads(bool all) {
     if (!all && !p.is_replica && (p.spec->is_vector || p.spec->name == kEmbeddingName || p.spec->name == kHeadName)) std::memset(p.grad.data, 0, static_cast<size_t>(p.grad.bytes()));
   for (Buffer& b : extra_grads_)
     if (b) std::memset(b.tensor().data, 0, static_cast<size_t>(b.tensor().bytes()));
+}
+
+void ParameterStore::put_grads_aside(Context& ctx) {
+  const auto put = [&](const Buffer& from, Buffer& to) {
+    if (!from) return;
+    if (!to) to = ctx.memory.grads.take({from.tensor().size()}, from.tensor().dtype);
+    std::memcpy(to.tensor().data, from.tensor().data, static_cast<size_t>(from.tensor().bytes()));
+  };
+  put(grads_, aside_);
+  for (int i = 0; i < 2; ++i) put(extra_grads_[i], extra_aside_[i]);
+}
+
+void ParameterStore::add_grads_put_aside(Context& ctx) {
+  const auto add_to = [&](const Buffer& aside, const Buffer& grads) {
+    if (!aside) return;
+    const Tensor sum = grads.tensor().view({grads.tensor().size()});
+    add(ctx, {.a = aside, .b = sum, .y = sum});
+  };
+  add_to(aside_, grads_);
+  for (int i = 0; i < 2; ++i) add_to(extra_aside_[i], extra_grads_[i]);
 }
 
 void initial_rows(const ModelConfig& config, const ParameterSpec& spec, uint64_t seed, int64_t row_begin, const Tensor& out) {

@@ -15,12 +15,18 @@ namespace atoll {
 
 // Which part of the model a rank holds.
 struct Placement {
-  int stage = 0, num_stages = 1;
+  std::vector<int> stages = {0};    // this rank's, ascending: one, or more where the schedule says so
+  int num_stages = 1;
   std::vector<Range> stage_layers;  // [stage] main layers; MTP blocks, final norm and head are on the last stage, the embedding on the first
   Range experts;                    // routed experts of this ep rank
-  bool is_first() const { return stage == 0; }
-  bool is_last() const { return stage == num_stages - 1; }
-  Range layers() const { return stage_layers[static_cast<size_t>(stage)]; }
+  bool is_first() const { return stages.front() == 0; }  // holds the first stage
+  bool is_last() const { return stages.back() == num_stages - 1; }
+  Range layers(int stage) const { return stage_layers[static_cast<size_t>(stage)]; }
+  bool has_layer(int64_t layer) const {  // a main layer
+    for (const int stage : stages)
+      if (layer >= layers(stage).begin && layer < layers(stage).end) return true;
+    return false;
+  }
 };
 // Contiguous layers to stages so that the costliest stage (FLOPs of its layers; the last one also has MTP and the head) is as cheap as can be; every stage gets at least one.
 // `counts` (parallel.stage_layers), if not empty, decides instead. ConfigError when it cannot be.
@@ -32,7 +38,7 @@ struct LocalParameter {
   Tensor weight;          // storage, [rows, cols] or [n]
   Tensor grad;            // acc, same dims; a replica has none (its uses have their own)
   bool is_expert = false;
-  bool is_replica = false;  // the shared embedding on the last stage: weights follow the first stage's, gradients are sent there
+  bool is_replica = false;  // the shared embedding on the last stage's rank, where the first stage is elsewhere: weights follow the first stage's, gradients are sent there
 };
 
 enum class EmbeddingUse { kInput, kMtp, kTiedHead };
@@ -54,13 +60,16 @@ class ParameterStore {
   Tensor embedding_grad(EmbeddingUse use) const { return embedding_grads_[static_cast<size_t>(use)]; }
   // Zeroes the gradients that no GEMM overwrites in the first micro-batch: norm gains, embedding, head (everything, if `all`).
   void zero_grads(bool all = false);
+  // Gradients in two parts: all accumulators are put aside, and added to what has been accumulated since. The memory for it is taken at the first call.
+  void put_grads_aside(Context& ctx);
+  void add_grads_put_aside(Context& ctx);
   DType storage() const { return storage_; }
   int64_t num_local_elements() const { return num_elements_; }
 
  private:
   DType storage_;
   int64_t num_elements_ = 0;
-  Buffer weights_, grads_, bias_buffer_, extra_grads_[2];
+  Buffer weights_, grads_, bias_buffer_, extra_grads_[2], aside_, extra_aside_[2];
   std::vector<LocalParameter> parameters_;
   std::vector<Bias> biases_;
   std::unordered_map<std::string, int> by_name_;

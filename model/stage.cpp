@@ -2,17 +2,19 @@
 #include "model/stage.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace atoll {
 
-Stage::Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters, const Placement& placement, Dispatcher& dispatcher, int64_t max_positions)
-    : ctx_(ctx), config_(config), parameters_(parameters), placement_(placement), dispatcher_(dispatcher), type_(parameters.storage()) {
+Stage::Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters, const Placement& placement, int number, Dispatcher& dispatcher, int64_t max_positions)
+    : ctx_(ctx), config_(config), parameters_(parameters), number_(number), is_first_(number == 0), is_last_(number == placement.num_stages - 1), dispatcher_(dispatcher),
+      type_(parameters.storage()) {
   rope_table_ = ctx.memory.weights.take({max_positions, config.qk_rope_head_dim}, acc_dtype(type_));
   fill_rope_table(rope_table_, config.rope_theta, config.rope_scaling);
-  for (int64_t l = placement.layers().begin; l < placement.layers().end; ++l)
+  for (int64_t l = placement.layers(number).begin; l < placement.layers(number).end; ++l)
     blocks_.push_back(std::make_unique<Block>(ctx, config, parameters, l, placement.experts, dispatcher, rope_table_));
-  if (placement.is_first()) embedding_ = parameters.get("model.embed_tokens.weight").weight;
-  if (placement.is_last()) {
+  if (is_first_) embedding_ = parameters.get("model.embed_tokens.weight").weight;
+  if (is_last_) {
     for (int k = 1; k <= config.num_nextn_predict_layers; ++k) mtp_.push_back(std::make_unique<Mtp>(ctx, config, parameters, k, placement.experts, dispatcher, rope_table_));
     const LocalParameter& norm = parameters.get("model.norm.weight");
     final_norm_ = norm.weight;
@@ -28,6 +30,7 @@ void Stage::begin(const std::vector<MicroBatch>& batches, const StepScales& scal
   batches_ = &batches;
   scales_ = scales;
   is_training_ = is_training;
+  has_gradients_ = false;
   slot_of_.assign(batches.size(), -1);
   sums_.reset(static_cast<int>(mtp_.size()), config_.num_blocks(), config_.n_routed_experts);
 }
@@ -82,13 +85,13 @@ void Stage::forward(int m) {
   Slot& s = acquire(m);
   const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
   Buffer h = std::move(s.input);
-  if (placement_.is_first()) {
+  if (is_first_) {
     h = boundary(m);
     embedding(ctx_, {.ids_T = batch.main.ids_T(), .table_VD = embedding_, .y_TD = h});
     if (probe.observe) probe.observe("hidden.0", h);
   }
   run_blocks_forward(s, batch, std::move(h));
-  if (placement_.is_last()) heads_forward(s, batch);
+  if (is_last_) heads_forward(s, batch);
   if (is_training_) return;
   for (BlockState& b : s.blocks) b.free_buffers();
   for (MtpState& t : s.mtp) t.free_buffers();
@@ -108,7 +111,7 @@ void Stage::run_blocks_forward(Slot& s, const MicroBatch& batch, Buffer h) {
     run_phases(*blocks_[i], blocks_[i]->forward_phases(), call);
     h = std::move(state.out);
   }
-  (placement_.is_last() ? s.x : s.output) = std::move(h);
+  (is_last_ ? s.x : s.output) = std::move(h);
 }
 
 void Stage::heads_forward(Slot& s, const MicroBatch& batch) {
@@ -144,7 +147,7 @@ void Stage::backward_input(int m) {
   Slot& s = slot(m);
   const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
   Buffer d = std::move(s.d_output);
-  if (placement_.is_last()) {
+  if (is_last_) {
     for (size_t k = mtp_.size(); k-- > 0;) {
       const TokenRows& from = k == 0 ? batch.main : batch.mtp[k - 1];
       const Tensor previous = k == 0 ? s.normed.tensor() : s.mtp[k - 1].normed.tensor();
@@ -164,18 +167,19 @@ void Stage::backward_input(int m) {
     run_phases(*blocks_[i], blocks_[i]->backward_input_phases(), call);
     d = std::move(state.dh);
   }
-  (placement_.is_first() ? s.d_embedded : s.d_input) = std::move(d);
+  (is_first_ ? s.d_embedded : s.d_input) = std::move(d);
 }
 
 void Stage::backward_weight(int m) {
   Slot& s = slot(m);
   const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
-  for (size_t k = mtp_.size(); k-- > 0;) mtp_[k]->backward_weight(s.mtp[k], batch.mtp[k], scales_, sums_, probe, m > 0);
+  const bool is_adding = std::exchange(has_gradients_, true);
+  for (size_t k = mtp_.size(); k-- > 0;) mtp_[k]->backward_weight(s.mtp[k], batch.mtp[k], scales_, sums_, probe, is_adding);
   for (size_t i = blocks_.size(); i-- > 0;) {
-    BlockCall call{s.blocks[i], scales_, sums_, probe, m > 0};
+    BlockCall call{s.blocks[i], scales_, sums_, probe, is_adding};
     run_phases(*blocks_[i], blocks_[i]->backward_weight_phases(), call);
   }
-  if (placement_.is_first()) {
+  if (is_first_) {
     embedding_backward(ctx_, {.ids_T = batch.main.ids_T(), .dy_TD = s.d_embedded, .dtable_VD = parameters_.embedding_grad(EmbeddingUse::kInput)});
     s.d_embedded.reset();
   }
@@ -183,26 +187,27 @@ void Stage::backward_weight(int m) {
   release_if_idle(m);
 }
 
-StageFunctions Stage::functions() {
+StageFunctions Stage::functions(std::vector<Stage*> stages) {
   StageFunctions f;
-  auto span = [](Buffer& b) { return StageFunctions::Span{b.tensor().data, b.tensor().bytes()}; };
-  f.forward = [this](int, int m) { forward(m); };
-  f.backward_input = [this](int, int m) { backward_input(m); };
-  f.backward_weight = [this](int, int m) { backward_weight(m); };
-  f.forward_output = [this, span](int, int m) { return span(slot(m).output); };
-  f.forward_input = [this, span](int, int m) {
-    Slot& s = acquire(m);
-    s.input = boundary(m);
-    return span(s.input);
+  const auto span = [](Buffer& b) { return StageFunctions::Span{b.tensor().data, b.tensor().bytes()}; };
+  const auto at = [stages = std::move(stages)](int s) -> Stage& { return *stages[static_cast<size_t>(s)]; };
+  f.forward = [at](int s, int m) { at(s).forward(m); };
+  f.backward_input = [at](int s, int m) { at(s).backward_input(m); };
+  f.backward_weight = [at](int s, int m) { at(s).backward_weight(m); };
+  f.forward_output = [at, span](int s, int m) { return span(at(s).slot(m).output); };
+  f.forward_input = [at, span](int s, int m) {
+    Slot& slot = at(s).acquire(m);
+    slot.input = at(s).boundary(m);
+    return span(slot.input);
   };
-  f.backward_output = [this, span](int, int m) {
-    Slot& s = slot(m);
-    s.d_output = boundary(m);
-    return span(s.d_output);
+  f.backward_output = [at, span](int s, int m) {
+    Slot& slot = at(s).slot(m);
+    slot.d_output = at(s).boundary(m);
+    return span(slot.d_output);
   };
-  f.backward_input_gradient = [this, span](int, int m) { return span(slot(m).d_input); };
-  f.release_forward_output = [this](int, int m) { slot(m).output.reset(); release_if_idle(m); };
-  f.release_backward_input_gradient = [this](int, int m) { slot(m).d_input.reset(); release_if_idle(m); };
+  f.backward_input_gradient = [at, span](int s, int m) { return span(at(s).slot(m).d_input); };
+  f.release_forward_output = [at](int s, int m) { at(s).slot(m).output.reset(); at(s).release_if_idle(m); };
+  f.release_backward_input_gradient = [at](int s, int m) { at(s).slot(m).d_input.reset(); at(s).release_if_idle(m); };
   return f;
 }
 

@@ -1,4 +1,4 @@
-// One pipeline stage of one rank: embedding (first stage), blocks, final norm, head and MTP modules (last stage), for the micro-batches of a step.
+// One pipeline stage on one rank: embedding (first stage), blocks, final norm, head and MTP modules (last stage), for the micro-batches of a step.
 // Policy: activations live in one slot for each live micro-batch and are freed tensor by tensor in B and W. The loss head runs forward, dx and dw in F, so no logits are kept
 // and no head product is done twice; no weight-gradient GEMM runs in B.
 #pragma once
@@ -12,8 +12,9 @@ namespace atoll {
 
 class Stage {
  public:
-  // max_positions: longest sequence. parameters must outlive the stage.
-  Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters, const Placement& placement, Dispatcher& dispatcher, int64_t max_positions);
+  // number: which of placement.stages this one is. max_positions: longest sequence. parameters must outlive the stage.
+  Stage(Context& ctx, const ModelConfig& config, ParameterStore& parameters, const Placement& placement, int number, Dispatcher& dispatcher, int64_t max_positions);
+  int number() const { return number_; }
 
   // batches must stay in place until the last action of the step. is_training false: F only, losses only.
   void begin(const std::vector<MicroBatch>& batches, const StepScales& scales, bool is_training);
@@ -23,7 +24,8 @@ class Stage {
   // After a step or an evaluation: slots and expert products for what the next ones may need, so that they allocate and compile nothing. How long a send holds its slot depends on
   // timing: one more for each direction.
   void settle();
-  StageFunctions functions();  // for the executor; boundary tensors [T, D] in storage type
+  // For the executor: stages[s] is stage s, null where it is not on this rank. Boundary tensors are [T, D] in storage type.
+  static StageFunctions functions(std::vector<Stage*> stages);
   const StepSums& sums() const { return sums_; }
   // Normed final state [T, D] of the last forward of a micro-batch with is_training false (last stage), kept for generation and for reading logits; empty otherwise.
   Tensor final_state() const { return final_state_; }
@@ -54,7 +56,8 @@ class Stage {
   Context& ctx_;
   const ModelConfig& config_;
   ParameterStore& parameters_;
-  Placement placement_;
+  int number_;
+  bool is_first_, is_last_;
   Dispatcher& dispatcher_;
   DType type_;
   Buffer rope_table_;
@@ -63,7 +66,7 @@ class Stage {
   Tensor embedding_, head_, d_head_, final_norm_, d_final_norm_;
   const std::vector<MicroBatch>* batches_ = nullptr;
   StepScales scales_;
-  bool is_training_ = true;
+  bool is_training_ = true, has_gradients_ = false;  // has_gradients: some W of this step has run, the next ones add to it
   StepSums sums_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<int> free_slots_, slot_of_;

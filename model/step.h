@@ -17,7 +17,7 @@ struct StepScales {
 };
 
 // Sums over this rank's tokens and this stage's layers; the trainer adds them over ranks.
-struct StepSums {
+struct StepSums {  // of one stage, or added up
   double loss = 0;                     // sum of cross-entropies (last stage)
   std::vector<double> mtp_loss;        // [depth]
   std::vector<double> balance;         // [block] sum over sequences of the balance term, un-scaled
@@ -27,6 +27,12 @@ struct StepSums {
     mtp_loss.assign(static_cast<size_t>(depth), 0.0);
     balance.assign(static_cast<size_t>(blocks), 0.0);
     expert_counts.assign(static_cast<size_t>(blocks * experts), 0);
+  }
+  void add(const StepSums& other) {  // a stage without MTP has none of its sums
+    loss += other.loss;
+    for (size_t i = 0; i < other.mtp_loss.size(); ++i) mtp_loss[i] += other.mtp_loss[i];
+    for (size_t i = 0; i < other.balance.size(); ++i) balance[i] += other.balance[i];
+    for (size_t i = 0; i < other.expert_counts.size(); ++i) expert_counts[i] += other.expert_counts[i];
   }
 };
 

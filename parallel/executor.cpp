@@ -41,9 +41,13 @@ void Executor::run_action(const Action& action) {
     case ActionKind::kForward: return forward(action.stage, action.microbatch);
     case ActionKind::kBackward: return backward(action.stage, action.microbatch);
     case ActionKind::kWeight: return functions_.backward_weight(action.stage, action.microbatch);
+    case ActionKind::kFullBackward:
+      backward(action.stage, action.microbatch);
+      return functions_.backward_weight(action.stage, action.microbatch);
     case ActionKind::kPair:
       forward(action.stage, action.microbatch);
-      return backward(action.pair_stage, action.pair_microbatch);
+      backward(action.pair_stage, action.pair_microbatch);
+      return functions_.backward_weight(action.pair_stage, action.pair_microbatch);
     case ActionKind::kSendForward: return send(kForward, action.stage, action.microbatch);
     case ActionKind::kRecvForward: return receive(kForward, action.stage, action.microbatch);
     case ActionKind::kSendBackward: return send(kBackward, action.stage, action.microbatch);
@@ -52,19 +56,19 @@ void Executor::run_action(const Action& action) {
 }
 
 void Executor::forward(int stage, int microbatch) {
-  if (stage > 0 && rank_of(stage - 1) == pp_.rank()) hand_over(kForward, stage - 1, stage, microbatch);
+  if (stage > 0 && rank_of(stage - 1, microbatch) == pp_.rank()) hand_over(kForward, stage - 1, stage, microbatch);
   functions_.forward(stage, microbatch);
   peak_live_ = std::max(peak_live_, ++live_);
 }
 
 void Executor::backward(int stage, int microbatch) {
-  if (stage + 1 < schedule_.num_stages && rank_of(stage + 1) == pp_.rank()) hand_over(kBackward, stage + 1, stage, microbatch);
+  if (stage + 1 < schedule_.num_stages && rank_of(stage + 1, microbatch) == pp_.rank()) hand_over(kBackward, stage + 1, stage, microbatch);
   functions_.backward_input(stage, microbatch);
   --live_;
 }
 
 void Executor::send(Direction direction, int stage, int microbatch) {
-  const int destination = rank_of(direction == kForward ? stage + 1 : stage - 1);
+  const int destination = rank_of(direction == kForward ? stage + 1 : stage - 1, microbatch);
   Sending& sending = sending_[direction][static_cast<size_t>(destination)];
   finish(direction, sending);
   const StageFunctions::Span span = direction == kForward ? functions_.forward_output(stage, microbatch) : functions_.backward_input_gradient(stage, microbatch);
@@ -73,7 +77,7 @@ void Executor::send(Direction direction, int stage, int microbatch) {
 
 void Executor::receive(Direction direction, int stage, int microbatch) {
   const StageFunctions::Span span = direction == kForward ? functions_.forward_input(stage, microbatch) : functions_.backward_output(stage, microbatch);
-  pp_.recv(span.data, span.bytes, rank_of(direction == kForward ? stage - 1 : stage + 1), direction);
+  pp_.recv(span.data, span.bytes, rank_of(direction == kForward ? stage - 1 : stage + 1, microbatch), direction);
 }
 
 void Executor::hand_over(Direction direction, int from_stage, int stage, int microbatch) {

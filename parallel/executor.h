@@ -39,7 +39,7 @@ class Executor {
   void hand_over(Direction direction, int from_stage, int stage, int microbatch);
   void finish(Direction direction, Sending& sending);
   void release_completed();
-  int rank_of(int stage) const { return schedule_.rank_of_stage[static_cast<size_t>(stage)]; }
+  int rank_of(int stage, int microbatch) const { return schedule_.rank_of(stage, microbatch); }
 
   const Schedule& schedule_;
   Communicator& pp_;

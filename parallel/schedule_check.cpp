@@ -32,10 +32,9 @@ class Checker {
     for (int rank = 0; rank < schedule_.num_ranks; ++rank) read_rank(rank);
     for (int s = 0; s < schedule_.num_stages; ++s)
       for (int m = 0; m < schedule_.num_microbatches; ++m) check_one(s, m);
-    for (int s = 0; s < schedule_.num_stages; ++s) {
-      check_ascending(s, kB);
-      check_ascending(s, kW);
-    }
+    for (int s = 0; s < schedule_.num_stages; ++s)
+      for (Event event : {kF, kB, kW}) check_ascending(s, event);
+    for (int rank = 0; rank < std::ssize(schedule_.max_live); ++rank) check_live(rank);
     check_channels();
     simulate();
     return violations_;
@@ -47,7 +46,6 @@ class Checker {
   std::string place(int rank, int position) const {
     return detail::concat("rank ", rank, " position ", position, " (", to_string(schedule_.actions[static_cast<size_t>(rank)][static_cast<size_t>(position)]), ")");
   }
-  int rank_of(int stage) const { return schedule_.rank_of_stage[static_cast<size_t>(stage)]; }
   int last_stage() const { return schedule_.num_stages - 1; }
   std::array<int, kNumEvents>& at(int stage, int microbatch) { return at_[static_cast<size_t>(stage) * schedule_.num_microbatches + microbatch]; }
 
@@ -58,7 +56,9 @@ class Checker {
       return false;
     }
     for (int stage = 0; stage < s.num_stages; ++stage)
-      if (rank_of(stage) < 0 || rank_of(stage) >= s.num_ranks) report("stage ", stage, " lies on rank ", rank_of(stage), " of ", s.num_ranks);
+      if (const int rank = s.rank_of_stage[static_cast<size_t>(stage)]; rank < 0 || rank >= s.num_ranks) report("stage ", stage, " lies on rank ", rank, " of ", s.num_ranks);
+    if (!s.max_live.empty() && std::ssize(s.max_live) != s.num_ranks) report("schedule ", s.name, ": ", s.max_live.size(), " bounds of live activations for ", s.num_ranks, " ranks");
+    if (s.is_mirrored && s.num_microbatches % 2 != 0) report("schedule ", s.name, ": ", s.num_microbatches, " micro-batches have no halves that flow in two directions");
     return violations_.empty();
   }
 
@@ -71,9 +71,12 @@ class Checker {
         case ActionKind::kForward: record(kF, rank, position, action.stage, action.microbatch); break;
         case ActionKind::kBackward: record(kB, rank, position, action.stage, action.microbatch); break;
         case ActionKind::kWeight: record(kW, rank, position, action.stage, action.microbatch); break;
+        case ActionKind::kFullBackward:
+          record(kB, rank, position, action.stage, action.microbatch) && record(kW, rank, position, action.stage, action.microbatch);
+          break;
         case ActionKind::kPair:
           record(kF, rank, position, action.stage, action.microbatch);
-          record(kB, rank, position, action.pair_stage, action.pair_microbatch);
+          record(kB, rank, position, action.pair_stage, action.pair_microbatch) && record(kW, rank, position, action.pair_stage, action.pair_microbatch);
           if (action.stage == action.pair_stage && action.microbatch == action.pair_microbatch) report(place(rank, position), ": a pair of F and B of one micro-batch cannot overlap");
           break;
         case ActionKind::kSendForward: message(kSendF, rank, position, action, action.stage + 1); break;
@@ -88,8 +91,8 @@ class Checker {
       report(place(rank, position), ": no such stage or micro-batch (", schedule_.num_stages, " stages, ", schedule_.num_microbatches, " micro-batches)");
       return false;
     }
-    if (rank_of(stage) != rank) {
-      report(place(rank, position), ": stage ", stage, " lies on rank ", rank_of(stage));
+    if (const int home = schedule_.rank_of(stage, microbatch); home != rank) {
+      report(place(rank, position), ": stage ", stage, " lies on rank ", home, schedule_.is_mirrored ? detail::concat(" for micro-batch ", microbatch) : "");
       return false;
     }
     int& first = at(stage, microbatch)[event];
@@ -100,7 +103,7 @@ class Checker {
   void message(Event event, int rank, int position, const Action& action, int peer_stage) {
     if (!record(event, rank, position, action.stage, action.microbatch)) return;
     if (peer_stage < 0 || peer_stage > last_stage()) return report(place(rank, position), ": stage ", peer_stage, " does not exist");
-    const int peer = rank_of(peer_stage);
+    const int peer = schedule_.rank_of(peer_stage, action.microbatch);
     if (peer == rank) return report(place(rank, position), ": stage ", peer_stage, " lies on the same rank; it is handed over without a message");
     const bool sends = event == kSendF || event == kSendB;
     const Channel channel{sends ? rank : peer, sends ? peer : rank, event == kSendF || event == kRecvF};
@@ -108,45 +111,73 @@ class Checker {
   }
 
   void check_one(int s, int m) {
-    const int rank = rank_of(s);
+    const int rank = schedule_.rank_of(s, m);
     const auto& events = at(s, m);
     const auto needed = [&](Event event) {
       if (events[event] == kNever) report("rank ", rank, ": ", kEventNames[event], " s", s, " m", m, " is missing");
     };
     const auto ordered = [&](Event first, Event then) {
-      if (events[first] != kNever && events[then] != kNever && events[first] >= events[then])
+      if (events[first] != kNever && events[then] != kNever && (first == kF ? events[first] >= events[then] : events[first] > events[then]))  // one position: the B and W of a full backward
         report(place(rank, events[then]), ": runs before ", kEventNames[first], " s", s, " m", m, " at position ", events[first]);
     };
-    for (Event event : {kF, kB, kW}) needed(event);
+    const auto absent = [&](Event event) {
+      if (events[event] != kNever) report(place(rank, events[event]), ": nothing but F belongs in a forward schedule");
+    };
+    needed(kF);
+    for (Event event : {kB, kW}) schedule_.is_forward_only ? absent(event) : needed(event);
     ordered(kF, kB);
     ordered(kB, kW);
-    if (s > 0) neighbour(s, m, s - 1, kRecvF, kF, kSendB, kB, needed, ordered);
-    if (s < last_stage()) neighbour(s, m, s + 1, kRecvB, kB, kSendF, kF, needed, ordered);
+    if (s > 0) {
+      incoming(s, m, s - 1, kRecvF, kF, needed, ordered);
+      if (!schedule_.is_forward_only) outgoing(s, m, s - 1, kSendB, kB, needed, ordered);
+    }
+    if (s < last_stage()) {
+      outgoing(s, m, s + 1, kSendF, kF, needed, ordered);
+      if (!schedule_.is_forward_only) incoming(s, m, s + 1, kRecvB, kB, needed, ordered);
+    }
   }
-  // `incoming` is received before `consumer`, `outgoing` is sent after `producer`; a neighbour on the same rank must simply have run before.
+  // What comes from `other` is received before its consumer; where it lies on the same rank it must simply have run before.
   template <class Needed, class Ordered>
-  void neighbour(int s, int m, int other, Event incoming, Event consumer, Event outgoing, Event producer, const Needed& needed, const Ordered& ordered) {
-    if (rank_of(other) == rank_of(s)) {
+  void incoming(int s, int m, int other, Event received, Event consumer, const Needed& needed, const Ordered& ordered) {
+    const int rank = schedule_.rank_of(s, m);
+    if (schedule_.rank_of(other, m) == rank) {
       const int produced = at(other, m)[consumer], consumed = at(s, m)[consumer];
       if (produced != kNever && consumed != kNever && produced >= consumed)
-        report(place(rank_of(s), consumed), ": runs before ", kEventNames[consumer], " s", other, " m", m, " at position ", produced);
+        report(place(rank, consumed), ": runs before ", kEventNames[consumer], " s", other, " m", m, " at position ", produced);
       return;
     }
-    needed(incoming);
-    needed(outgoing);
-    ordered(incoming, consumer);
-    ordered(producer, outgoing);
+    needed(received);
+    ordered(received, consumer);
+  }
+  template <class Needed, class Ordered>
+  void outgoing(int s, int m, int other, Event sent, Event producer, const Needed& needed, const Ordered& ordered) {
+    if (schedule_.rank_of(other, m) == schedule_.rank_of(s, m)) return;
+    needed(sent);
+    ordered(producer, sent);
   }
 
   void check_ascending(int s, Event event) {
     int previous = kNever, previous_m = 0;
     for (int m = 0; m < schedule_.num_microbatches; ++m) {
       const int position = at(s, m)[event];
+      if (schedule_.is_mirrored && m == schedule_.num_microbatches / 2) previous = kNever;  // the other half runs on another rank
       if (position == kNever) continue;
       if (position < previous)
-        report(place(rank_of(s), position), ": out of order, ", kEventNames[event], " s", s, " m", previous_m, " comes later, at position ", previous);
+        report(place(schedule_.rank_of(s, m), position), ": out of order, ", kEventNames[event], " s", s, " m", previous_m, " comes later, at position ", previous);
       previous = position;
       previous_m = m;
+    }
+  }
+
+  void check_live(int rank) {
+    const int bound = schedule_.max_live[static_cast<size_t>(rank)];
+    const auto& actions = schedule_.actions[static_cast<size_t>(rank)];
+    int live = 0;
+    for (int position = 0; position < std::ssize(actions); ++position) {
+      const Action& action = actions[static_cast<size_t>(position)];
+      if (forward_of(action).stage >= 0 && ++live > bound)
+        return report(place(rank, position), ": ", live, " live activations (F until W), the schedule promises at most ", bound);
+      if (weight_of(action).stage >= 0) --live;
     }
   }
 
@@ -185,12 +216,17 @@ class Checker {
         ready.push_back(peer);
       }
     }
-    for (size_t rank = 0; rank < next.size(); ++rank)
-      if (next[rank] < schedule_.actions[rank].size()) report(place(static_cast<int>(rank), static_cast<int>(next[rank])), ": blocked for ever (deadlock)");
+    for (size_t rank = 0; rank < next.size(); ++rank) {
+      if (next[rank] == schedule_.actions[rank].size()) continue;
+      const Peer peer = peer_of(schedule_.actions[rank][next[rank]]);
+      report(place(static_cast<int>(rank), static_cast<int>(next[rank])), ": blocked for ever (deadlock), ",
+             detail::concat(peer.sends ? "the message before it is not taken by rank " : "nothing comes from rank ", peer.rank));
+    }
   }
   struct Peer { int rank; bool is_forward, sends; };
   Peer peer_of(const Action& action) const {
-    const auto rank_or_none = [&](int stage) { return stage >= 0 && stage <= last_stage() ? rank_of(stage) : -1; };
+    const int m = action.microbatch;
+    const auto rank_or_none = [&](int stage) { return stage >= 0 && stage <= last_stage() && m >= 0 && m < schedule_.num_microbatches ? schedule_.rank_of(stage, m) : -1; };
     switch (action.kind) {
       case ActionKind::kSendForward: return {rank_or_none(action.stage + 1), true, true};
       case ActionKind::kRecvForward: return {rank_or_none(action.stage - 1), true, false};
@@ -208,5 +244,25 @@ class Checker {
 }  // namespace
 
 std::vector<std::string> check(const Schedule& schedule) { return Checker(schedule).run(); }
+
+std::vector<std::string> check_collectives(const std::vector<std::vector<Action>>& lists_of_group) {
+  std::vector<std::string> violations;
+  const auto skip_others = [](const std::vector<Action>& list, size_t& at) {
+    while (at < list.size() && (!is_computation(list[at]) || list[at].kind == ActionKind::kWeight)) ++at;
+  };
+  for (size_t member = 1; member < lists_of_group.size(); ++member) {
+    const auto &first = lists_of_group[0], &list = lists_of_group[member];
+    for (size_t a = 0, b = 0;; ++a, ++b) {
+      skip_others(first, a);
+      skip_others(list, b);
+      if (a >= first.size() && b >= list.size()) break;
+      if (a < first.size() && b < list.size() && first[a] == list[b]) continue;
+      const auto named = [](const std::vector<Action>& l, size_t at) { return at < l.size() ? detail::concat(to_string(l[at]), " at position ", at) : std::string("nothing more"); };
+      violations.push_back(detail::concat("collectives of a group in different order: member ", member, " posts ", named(list, b), ", member 0 ", named(first, a)));
+      break;
+    }
+  }
+  return violations;
+}
 
 }  // namespace atoll

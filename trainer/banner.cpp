@@ -15,15 +15,22 @@ namespace atoll {
 namespace {
 std::string megabytes(int64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6); }
 
-struct RankLine { int64_t layer_begin, layer_end, expert_begin, expert_end, parameters, weights, grads, optimizer; int32_t threads, first, last, pad; std::array<char, 32> host; };
+std::string layers_text(const Placement& placement) {  // "layers 0-1 and 6-7"
+  std::string out = "layers ";
+  for (const int stage : placement.stages) {
+    const Range r = placement.layers(stage);
+    out += (stage == placement.stages.front() ? "" : stage == placement.stages.back() ? " and " : ", ") + fmt::format("{}-{}", r.begin, r.end - 1);
+  }
+  return out;
+}
+
+struct RankLine { int64_t expert_begin, expert_end, parameters, weights, grads, optimizer; int32_t threads, first, last, pad; std::array<char, 32> host; std::array<char, 96> layers; };
 }  // namespace
 
 std::string banner(const RunConfig& c, Engine& engine, const HostInfo& host, double gemm_peak, int64_t store_tokens, int64_t resumed_step) {
   Communicator& world = engine.groups().world;
   Memory& memory = engine.ctx().memory;
   RankLine mine{};
-  mine.layer_begin = engine.placement().layers().begin;
-  mine.layer_end = engine.placement().layers().end;
   mine.expert_begin = engine.placement().experts.begin;
   mine.expert_end = engine.placement().experts.end;
   mine.parameters = engine.parameters().num_local_elements();
@@ -34,6 +41,8 @@ std::string banner(const RunConfig& c, Engine& engine, const HostInfo& host, dou
   mine.first = engine.placement().is_first();
   mine.last = engine.placement().is_last();
   std::copy_n(host.name.begin(), std::min<size_t>(host.name.size(), mine.host.size() - 1), mine.host.begin());
+  const std::string layers = layers_text(engine.placement());
+  std::copy_n(layers.begin(), std::min(layers.size(), mine.layers.size() - 1), mine.layers.begin());
   std::vector<RankLine> all(static_cast<size_t>(world.size()));
   world.all_gather(&mine, sizeof mine, all.data());
   if (world.rank() != 0) return {};
@@ -44,11 +53,11 @@ std::string banner(const RunConfig& c, Engine& engine, const HostInfo& host, dou
                                 with_thousands(counts.mtp_parameters), with_thousands(counts.active), training_flops_per_token(c.model, c.data.seq_len) * 1e-9);
   const int64_t batch = c.train.global_batch, per_micro = c.train.micro_batch * mesh.size(Axis::kDp), microbatches = (batch + per_micro - 1) / per_micro;
   out += fmt::format("layout: {} ranks = pp {} x dp {} (ep {} x edp {}), schedule {}, {} micro-batches of up to {} sequences a rank, {} storage\n", world.size(), mesh.size(Axis::kPp),
-                     mesh.size(Axis::kDp), mesh.size(Axis::kEp), mesh.size(Axis::kEdp), c.parallel.schedule, microbatches, c.train.micro_batch, name_of(c.train.dtype));
+                     mesh.size(Axis::kDp), mesh.size(Axis::kEp), mesh.size(Axis::kEdp), c.parallel.vpp > 1 ? fmt::format("{} (vpp {})", c.parallel.schedule, c.parallel.vpp) : c.parallel.grad_halves > 1 ? c.parallel.schedule + " in halves" : c.parallel.schedule, microbatches, c.train.micro_batch, name_of(c.train.dtype));
   for (int r = 0; r < world.size(); ++r) {
     const RankLine& l = all[static_cast<size_t>(r)];
-    out += fmt::format("  {} on {}, {} thread{}: {}layers {}-{}, experts {}-{}{}; {} parameters; weights {}, main grads {}, optimizer {}\n", mesh.describe(r), l.host.data(), l.threads,
-                       l.threads == 1 ? "" : "s", l.first ? "embedding, " : "", l.layer_begin, l.layer_end - 1, l.expert_begin, l.expert_end - 1,
+    out += fmt::format("  {} on {}, {} thread{}: {}{}, experts {}-{}{}; {} parameters; weights {}, main grads {}, optimizer {}\n", mesh.describe(r), l.host.data(), l.threads,
+                       l.threads == 1 ? "" : "s", l.first ? "embedding, " : "", l.layers.data(), l.expert_begin, l.expert_end - 1,
                        l.last ? (c.model.num_nextn_predict_layers > 0 ? ", MTP, head" : ", head") : "", with_thousands(l.parameters), megabytes(l.weights), megabytes(l.grads),
                        megabytes(l.optimizer));
   }

@@ -3,6 +3,8 @@
 #include <numeric>
 #include <sstream>
 
+#include "kernels/base/error.h"
+#include "parallel/schedule.h"
 #include "trainer/config_schema.h"
 #include "trainer/config_values.h"
 
@@ -58,6 +60,15 @@ void check_layout(Problems& p, const RunConfig& c) {
   const int64_t layers = c.model.num_hidden_layers, pp = c.parallel.mesh.pp;
   const std::string the_layers = std::to_string(layers) + " layers (model.num_hidden_layers" + (c.model.num_nextn_predict_layers > 0 ? "; MTP is on the last stage and is not counted)" : ")");
   p.require(pp <= layers, "parallel.pp", pp, "more stages than the model's " + the_layers);
+  int64_t num_stages = pp;
+  try {  // 2 pp micro-batches are admitted by all: what else is wrong concerns pp and vpp
+    const Schedule frame = schedule_frame(c.parallel.schedule, c.parallel.mesh.pp, 2 * c.parallel.mesh.pp, static_cast<int>(c.parallel.vpp));
+    num_stages = frame.num_stages;
+    p.require(pp > layers || num_stages <= layers, "parallel.schedule", c.parallel.schedule,
+              std::to_string(num_stages) + " stages on parallel.pp = " + std::to_string(pp) + " ranks are more than the model's " + the_layers);
+  } catch (const ConfigError& e) {
+    p.require(false, "parallel.schedule", c.parallel.schedule, e.what());
+  }
   const int64_t experts = c.model.n_routed_experts;
   p.require(c.parallel.mesh.ep <= std::max<int64_t>(1, experts), "parallel.ep", c.parallel.mesh.ep,
             experts == 0 ? "the model has no routed experts (model.n_routed_experts): nothing to split, use 1" : "more ranks than the " + std::to_string(experts) + " experts of a layer");
@@ -65,8 +76,8 @@ void check_layout(Problems& p, const RunConfig& c) {
   if (stages.empty()) return;
   const std::string text = print_wholes(stages);
   const int64_t sum = std::accumulate(stages.begin(), stages.end(), int64_t{0});
-  p.require(static_cast<int64_t>(stages.size()) == pp, "parallel.stage_layers", text,
-            std::to_string(stages.size()) + " entries for " + std::to_string(pp) + " stages (parallel.pp)");
+  p.require(static_cast<int64_t>(stages.size()) == num_stages, "parallel.stage_layers", text,
+            std::to_string(stages.size()) + " entries for " + std::to_string(num_stages) + " stages (parallel.pp" + (num_stages == pp ? ")" : " = " + std::to_string(pp) + ", parallel.schedule = " + c.parallel.schedule + ")"));
   p.require(sum == layers, "parallel.stage_layers", text, "sums to " + std::to_string(sum) + ", the model has " + the_layers);
   for (int64_t n : stages)
     if (n < 1) return p.require(false, "parallel.stage_layers", text, "every stage needs at least one layer");

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "parallel/schedule.h"
 #include "trainer/config_values.h"
 
 namespace atoll {
@@ -257,8 +258,11 @@ void add_rest(std::vector<ConfigKey>& t) {
   axis("cp", ATOLL_AT(parallel.mesh.cp), "context-parallel ranks");
   axis("ep", ATOLL_AT(parallel.mesh.ep), "ranks that share the experts of a layer; divides dp = ranks / (pp tp cp)");
   axis("etp", ATOLL_AT(parallel.mesh.etp), "tensor-parallel ranks of one expert");
-  t.push_back(choice("parallel.schedule", ATOLL_AT(parallel.schedule), words({"1f1b", "gpipe", "1f1b-w-last", "gpipe-w-last"}), kMay,
-                     "order of the pipeline's work; the same bits in all (-w-last: weight gradients at the end)"));
+  t.push_back(choice("parallel.schedule", ATOLL_AT(parallel.schedule), words(schedule_names()), kMay,
+                     "order of the pipeline's work (docs/schedules.md); the same bits in all, in dualpipe those of 1f1b with parallel.grad_halves = 2"));
+  t.push_back(whole("parallel.vpp", ATOLL_AT(parallel.vpp), 1, 1024, kMay, "stages that a rank holds under schedule interleaved; 1 under all others"));
+  t.push_back(whole("parallel.grad_halves", ATOLL_AT(parallel.grad_halves), 1, 2, kMay,
+                    "2: each half of a step's micro-batches passes the pipeline and sums its gradients for itself, then they are added: dualpipe's bits under the other schedules"));
   t.push_back(parsed("parallel.stage_layers", ATOLL_AT(parallel.stage_layers), parse_wholes, print_wholes, "list of whole numbers", kMay,
                      "layers of each stage, such as [3, 2], num_hidden_layers in all: MTP is on the last one, uncounted; []: balanced by FLOPs"));
   t.push_back(

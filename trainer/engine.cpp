@@ -12,10 +12,10 @@
 
 namespace atoll {
 namespace {
-Placement place(const EngineOptions& o, const Mesh& mesh, int rank) {
+Placement place(const EngineOptions& o, const Mesh& mesh, const Schedule& frame, int rank) {
   Placement p;
-  p.stage = mesh.index(Axis::kPp, rank);
-  p.num_stages = mesh.size(Axis::kPp);
+  p.stages = frame.stages_of(mesh.index(Axis::kPp, rank));
+  p.num_stages = frame.num_stages;
   p.stage_layers = split_layers(o.model, p.num_stages, o.stage_layers);
   p.experts = split_evenly(o.model.n_routed_experts, mesh.size(Axis::kEp), mesh.index(Axis::kEp, rank));
   return p;
@@ -49,22 +49,17 @@ bool is_finite(Context& ctx, const Tensor& t) {
   return std::all_of(flat.as<double>(), flat.as<double>() + flat.size(), [](double v) { return std::isfinite(v); });
 }
 
-// Only the forward actions of a schedule: what an evaluation runs.
-Schedule forward_only(Schedule schedule) {
-  for (auto& actions : schedule.actions)
-    std::erase_if(actions, [](const Action& a) { return a.kind != ActionKind::kForward && a.kind != ActionKind::kSendForward && a.kind != ActionKind::kRecvForward; });
-  return schedule;
-}
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, Communicator& world)
-    : options_(options), mesh_(world.size(), options.mesh), groups_(mesh_, world), ctx_(options.threads, options.memory), manifest_(parameter_manifest(options.model)),
-      placement_(place(options, mesh_, world.rank())) {
+    : options_(options), mesh_(world.size(), options.mesh), frame_(schedule_frame(options.schedule, options.mesh.pp, 2 * options.mesh.pp, options.vpp)),
+      groups_(mesh_, world, frame_.is_mirrored), ctx_(options.threads, options.memory), manifest_(parameter_manifest(options.model)),
+      placement_(place(options, mesh_, frame_, world.rank())) {
   ctx_.bf16_gemm = options.bf16_gemm;
   if (options.storage == DType::kBF16 && options.bf16_gemm == Bf16Gemm::kAuto) ctx_.bf16_gemm = choose_bf16_gemm(ctx_, world);
   parameters_ = std::make_unique<ParameterStore>(ctx_, options_.model, manifest_, placement_, options.storage);
   dispatcher_ = std::make_unique<Dispatcher>(*groups_.ep, static_cast<int>(options_.model.n_routed_experts));
-  stage_ = std::make_unique<Stage>(ctx_, options_.model, *parameters_, placement_, *dispatcher_, options.max_sequence);
+  for (const int s : placement_.stages) stages_.push_back(std::make_unique<Stage>(ctx_, options_.model, *parameters_, placement_, s, *dispatcher_, options.max_sequence));
   optimizer_ = std::make_unique<ShardedAdamW>(ctx_, *parameters_, groups_, options.moments);
   embedding_ = parameters_->find("model.embed_tokens.weight");
   loads_.resize(static_cast<size_t>(groups_.pp->size()));
@@ -93,14 +88,20 @@ std::string Engine::nonfinite_state() {
   return "";
 }
 
+StageFunctions Engine::functions() const {
+  std::vector<Stage*> by_number(static_cast<size_t>(placement_.num_stages), nullptr);
+  for (const auto& stage : stages_) by_number[static_cast<size_t>(stage->number())] = stage.get();
+  return Stage::functions(std::move(by_number));
+}
+
 Engine::Pipeline& Engine::pipeline(int n) {
   auto [it, is_new] = pipelines_.try_emplace(n);
   Pipeline& p = it->second;
   if (is_new) {
-    p.schedule = build_schedule(options_.schedule, groups_.pp->size(), n);
+    p.schedule = build_schedule(options_.schedule, groups_.pp->size(), n, options_.vpp);
     const std::vector<std::string> violations = check(p.schedule);
     ATOLL_CHECK(violations.empty(), "schedule ", p.schedule.name, ": ", violations.front());
-    p.executor = std::make_unique<Executor>(p.schedule, *groups_.pp, stage_->functions());
+    p.executor = std::make_unique<Executor>(p.schedule, *groups_.pp, functions());
   }
   return p;
 }
@@ -108,8 +109,8 @@ Engine::Pipeline& Engine::pipeline(int n) {
 Engine::Pipeline& Engine::forward_pipeline(int n) {
   auto [it, is_new] = forward_pipelines_.try_emplace(n);
   if (is_new) {
-    it->second.schedule = forward_only(build_schedule("gpipe", groups_.pp->size(), n));
-    it->second.executor = std::make_unique<Executor>(it->second.schedule, *groups_.pp, stage_->functions());
+    it->second.schedule = forward_schedule(options_.schedule, groups_.pp->size(), n, options_.vpp);
+    it->second.executor = std::make_unique<Executor>(it->second.schedule, *groups_.pp, functions());
   }
   return it->second;
 }
@@ -125,10 +126,11 @@ EvalResult Engine::evaluate(std::vector<MicroBatch>& batches) {
   }
   groups_.dp->sum_in_rank_order(std::span<int64_t>(&r.labels, 1));
   groups_.dp->sum_in_rank_order(std::span<int64_t>(r.mtp_labels));
-  stage_->begin(batches, StepScales{}, false);
+  for (const auto& stage : stages_) stage->begin(batches, StepScales{}, false);
   forward_pipeline(static_cast<int>(batches.size())).executor->run();
-  stage_->settle();
-  StepSums sums = stage_->sums();
+  for (const auto& stage : stages_) stage->settle();
+  StepSums sums;
+  sum_over_stages(sums);
   sum_over_ranks(sums);
   r.loss_sum = sums.loss;
   r.mtp_loss_sum = sums.mtp_loss;

@@ -18,6 +18,8 @@ struct EngineOptions {
   MeshSizes mesh;
   DType storage = DType::kBF16, moments = DType::kF32;
   std::string schedule = "1f1b";
+  int vpp = 1;                    // stages a rank, interleaved
+  int grad_halves = 1;            // 2: see parallel.grad_halves
   std::vector<int> stage_layers;  // empty: by rule
   int threads = 1;
   int64_t max_sequence = 4096;
@@ -43,7 +45,7 @@ struct StepResult {
   std::string reason;                       // why the update was skipped
   int64_t labels = 0, tokens = 0, sequences = 0;
   double expert_load_max_over_mean = 0;     // worst layer
-  std::vector<int64_t> expert_counts;       // [block, expert], global, this stage's layers
+  std::vector<int64_t> expert_counts;       // [block, expert], global, of this rank's layers
   int64_t bytes_sent = 0, dispatch_bytes = 0, combine_bytes = 0;  // by this rank
 };
 
@@ -74,7 +76,9 @@ class Engine {
   const std::vector<ParameterSpec>& manifest() const { return manifest_; }
   ParameterStore& parameters() { return *parameters_; }
   ShardedAdamW& optimizer() { return *optimizer_; }
-  Stage& stage() { return *stage_; }
+  Stage& stage() { return *stages_.back(); }  // the only one, or the last that this rank holds
+  const std::vector<std::unique_ptr<Stage>>& stages() { return stages_; }  // ascending
+  StageFunctions functions() const;
   const EngineOptions& options() const { return options_; }
   const Executor& executor(int num_microbatches) { return *pipeline(num_microbatches).executor; }
   const Schedule& schedule(int num_microbatches) { return pipeline(num_microbatches).schedule; }
@@ -90,7 +94,10 @@ class Engine {
   struct Pipeline { Schedule schedule; std::unique_ptr<Executor> executor; };
   Pipeline& pipeline(int num_microbatches);
   Pipeline& forward_pipeline(int num_microbatches);
+  void run_micro_batches(std::vector<MicroBatch>& batches, const StepScales& scales);
+  void run_pipeline(const std::vector<MicroBatch>& batches, const StepScales& scales);
   void add_embedding_uses();
+  void sum_over_stages(StepSums& sums) const;
   void sum_over_ranks(StepSums& sums);
   void send_embedding_to_last_stage();
   void measure_load();
@@ -98,20 +105,22 @@ class Engine {
 
   EngineOptions options_;
   Mesh mesh_;
+  Schedule frame_;  // where stages lie
   ProcessGroups groups_;
   Context ctx_;
   std::vector<ParameterSpec> manifest_;
   Placement placement_;
   std::unique_ptr<ParameterStore> parameters_;
   std::unique_ptr<Dispatcher> dispatcher_;
-  std::unique_ptr<Stage> stage_;
+  std::vector<std::unique_ptr<Stage>> stages_;
   std::unique_ptr<ShardedAdamW> optimizer_;
   std::map<int, Pipeline> pipelines_, forward_pipelines_;
   std::vector<int> stage_parameters_;
   const LocalParameter* embedding_ = nullptr;  // or its replica; null on middle stages
   StepResult result_;
-  StepSums sums_;
-  std::vector<double> norm_sums_, sums_buffer_, loads_;
+  StepSums sums_, first_half_sums_;
+  std::vector<MicroBatch> halves_[2];
+  std::vector<double> norm_sums_, all_norm_sums_, sums_buffer_, loads_;
 };
 
 }  // namespace atoll

@@ -40,6 +40,7 @@ std::unique_ptr<LoadedRun> load_run(const std::string& path, int threads) {
   if (run->config.train.bf16_gemm == Bf16Gemm::kNative && !cpu::has_native_bf16_gemm()) run->config.train.bf16_gemm = Bf16Gemm::kWiden;  // exact as well; another host trained it
   run->config.parallel.mesh = {};
   run->config.parallel.schedule = "1f1b";
+  run->config.parallel.vpp = run->config.parallel.grad_halves = 1;
   run->config.parallel.stage_layers.clear();
   run->config.train.bf16_gemm = bf16_gemm_of(run->config, meta.extra_json);
   run->tokenizer = std::make_unique<Tokenizer>(Tokenizer::from_serialized(reader->attached("tokenizer.model"), run->directory + "/tokenizer.model"));

@@ -48,6 +48,8 @@ struct TrainConfig {
 struct ParallelConfig {
   MeshSizes mesh;                     // pp, tp, cp, ep, etp; dp and edp are derived
   std::string schedule = "1f1b";      // a name of build_schedule()
+  int64_t vpp = 1;                    // stages a rank of schedule interleaved
+  int64_t grad_halves = 1;            // 2: gradients of the two halves of a step's micro-batches are summed apart, as dualpipe does
   std::vector<int64_t> stage_layers;  // layers of each pipeline stage, as many as num_hidden_layers in all: MTP is on the last stage, uncounted; empty: by rule, balanced by FLOPs
   std::string reduce = "ordered";     // floats are added locally in rank order
 };

@@ -80,9 +80,9 @@ class BatchRamp {
   Position after(int64_t steps) const;             // the position after that many steps from the beginning
   int64_t steps_until(int64_t tokens) const;       // the first number of steps that has fed at least `tokens`
   int64_t num_sizes() const;                       // at most so many batch sizes: what after() and steps_until() walk over
+  int64_t holds_until(int64_t tokens) const;  // the batch of the step that starts at `tokens` is that of all steps that start before this
 
  private:
-  int64_t holds_until(int64_t tokens) const;  // the batch of the step that starts at `tokens` is that of all steps that start before this
   BatchRampConfig config_;
   int64_t full_, seq_len_;
 };

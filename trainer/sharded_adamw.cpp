@@ -19,13 +19,14 @@ std::vector<int> stage_parameter_indices(const ModelConfig& config, const std::v
     if (s.is_router_bias) continue;
     const bool here = s.layer < 0 ? placement.is_first()
                       : s.layer >= config.num_hidden_layers ? placement.is_last()
-                                                            : s.layer >= placement.layers().begin && s.layer < placement.layers().end;
+                                                            : placement.has_layer(s.layer);
     if (here) indices.push_back(static_cast<int>(i));
   }
   return indices;
 }
 
 ShardedAdamW::ShardedAdamW(Context& ctx, ParameterStore& parameters, const ProcessGroups& groups, DType moments) : ctx_(ctx), dense_shards_(*groups.dp, ctx.memory.comm), expert_shards_(*groups.edp, ctx.memory.comm) {
+  if (groups.mirror) mirror_shards_.emplace(*groups.mirror, ctx.memory.comm);
   const DType acc = acc_dtype(parameters.storage());
   const bool has_master = parameters.storage() != acc;
   if (moments == DType::kF32) moments = acc;
@@ -35,15 +36,27 @@ ShardedAdamW::ShardedAdamW(Context& ctx, ParameterStore& parameters, const Proce
     Communicator& group = group_of(groups, p);
     (p.is_expert ? expert_grads_ : dense_grads_).push_back(p.grad);
     (p.is_expert ? expert_weights_ : dense_weights_).push_back(p.weight);
+    if (mirror_shards_) mirror_grads_.push_back(p.grad);
+    const Range summed = owned_rows(p.spec->rows, group.size(), group.rank());
+    if (summed.size() == 0) continue;
+    summed_.push_back({&p, p.grad.rows(summed.begin, summed.size()), p.weight.rows(summed.begin, summed.size())});
     Owned o;
     o.parameter = &p;
-    o.rows = owned_rows(p.spec->rows, group.size(), group.rank());
+    o.rows = summed;
+    if (mirror_shards_) {
+      const Range mine = mirror_shards_->owned(summed.size());
+      o.rows = {summed.begin + mine.begin, summed.begin + mine.end};
+      mirror_weights_.push_back(summed_.back().weight);
+    }
     if (o.rows.size() == 0) continue;
     o.grad = p.grad.rows(o.rows.begin, o.rows.size());
     o.weight = p.weight.rows(o.rows.begin, o.rows.size());
     elements += o.grad.size();
     owned_.push_back(o);
   }
+  if (mirror_shards_)
+    for (EmbeddingUse use : {EmbeddingUse::kMtp, EmbeddingUse::kTiedHead})  // the input's use is the parameter's own gradient
+      if (const Tensor grad = parameters.embedding_grad(use)) mirror_grads_.push_back(grad);
   if (has_master) state_ = ctx.memory.optimizer.take({elements}, acc);
   moments_ = ctx.memory.optimizer.take({2, elements}, moments);
   std::memset(moments_.tensor().data, 0, static_cast<size_t>(moments_.tensor().bytes()));
@@ -67,8 +80,15 @@ void ShardedAdamW::round_masters() {
 }
 
 void ShardedAdamW::publish() {
+  if (mirror_shards_) mirror_shards_->gather_updated_rows(mirror_weights_);
   dense_shards_.gather_updated_rows(dense_weights_);
   expert_shards_.gather_updated_rows(expert_weights_);
+}
+
+void ShardedAdamW::add_mirror_gradients() {
+  if (!mirror_shards_) return;
+  mirror_shards_->reduce_to_owned_rows(mirror_grads_);
+  mirror_shards_->gather_updated_rows(mirror_grads_);
 }
 
 void ShardedAdamW::reduce_gradients() {
@@ -78,9 +98,9 @@ void ShardedAdamW::reduce_gradients() {
 
 void ShardedAdamW::sums_of_squares(const std::vector<int>& stage_parameters, std::vector<double>& sums) {
   sums.assign(stage_parameters.size(), 0.0);
-  for (Owned& o : owned_) {
-    const auto at = std::lower_bound(stage_parameters.begin(), stage_parameters.end(), o.parameter->index);
-    sums[static_cast<size_t>(at - stage_parameters.begin())] = sum_of_squares(ctx_, o.grad);
+  for (const Summed& s : summed_) {
+    const auto at = std::lower_bound(stage_parameters.begin(), stage_parameters.end(), s.parameter->index);
+    sums[static_cast<size_t>(at - stage_parameters.begin())] = sum_of_squares(ctx_, s.grad);
   }
 }
 

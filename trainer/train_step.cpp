@@ -8,7 +8,7 @@
 
 namespace atoll {
 namespace {
-constexpr int kEmbeddingChannel = 3, kNormChannel = 4;  // of the pipeline's communicator; 0 and 1 are the executor's
+constexpr int kEmbeddingChannel = 3;  // of the pipeline's communicator; 0 and 1 are the executor's
 }
 
 const StepResult& Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& plan) {
@@ -33,6 +33,7 @@ const StepResult& Engine::train_step(std::vector<MicroBatch>& batches, const Ste
 
 void Engine::reduce_gradients() {
   const bool is_rounding = std::exchange(ctx_.round_outputs_to_bf16, false);  // main gradients are never in BF16
+  optimizer_->add_mirror_gradients();
   add_embedding_uses();
   ctx_.round_outputs_to_bf16 = is_rounding;
   optimizer_->reduce_gradients();
@@ -56,17 +57,12 @@ const StepResult& Engine::accumulate_gradients(std::vector<MicroBatch>& batches,
   StepScales scales{.loss = 1.0 / labels, .mtp = depth > 0 ? plan.mtp_lambda / (depth * labels) : 0.0, .balance = plan.balance_alpha / sequences};
   if (options_.fault == PlantedFault::kLossScaledOnOneRank && groups_.dp->rank() == groups_.dp->size() - 1 && groups_.dp->size() > 1) scales.loss *= 1.001;
 
-  parameters_->zero_grads();
-  stage_->begin(batches, scales, true);
   const int64_t dispatched = dispatcher_->bytes_dispatched(), combined = dispatcher_->bytes_combined();
-  pipeline(static_cast<int>(batches.size())).executor->run();
-  stage_->settle();
+  run_micro_batches(batches, scales);
+  const StepSums& sums = sums_;
   result.dispatch_bytes = dispatcher_->bytes_dispatched() - dispatched;
   result.combine_bytes = dispatcher_->bytes_combined() - combined;
 
-  StepSums& sums = sums_;
-  sums = stage_->sums();
-  sum_over_ranks(sums);
   result.applied = true;
   result.reason.clear();
   result.mtp_loss.clear();
@@ -88,10 +84,45 @@ const StepResult& Engine::accumulate_gradients(std::vector<MicroBatch>& batches,
   return result;
 }
 
-// Losses over all ranks, expert counts over this stage's. A loss lives on the last stage, a layer's balance term on its own: the sum over stages adds zeros.
+// Gradients into the parameters, sums over all ranks into sums_. In halves, each is one pass of its own, and two numbers are added: as mirror ranks add theirs.
+void Engine::run_micro_batches(std::vector<MicroBatch>& batches, const StepScales& scales) {
+  if (options_.grad_halves == 1 || frame_.is_mirrored) return run_pipeline(batches, scales);
+  ATOLL_CHECK(batches.size() % 2 == 0, "parallel.grad_halves = 2 needs an even number of micro-batches in a step, not ", batches.size());
+  const size_t half = batches.size() / 2;
+  for (size_t h = 0; h < 2; ++h) {
+    halves_[h].resize(half);
+    for (size_t i = 0; i < half; ++i) std::swap(halves_[h][i], batches[h * half + i]);
+  }
+  run_pipeline(halves_[0], scales);
+  parameters_->put_grads_aside(ctx_);
+  first_half_sums_ = sums_;
+  run_pipeline(halves_[1], scales);
+  const bool is_rounding = std::exchange(ctx_.round_outputs_to_bf16, false);
+  parameters_->add_grads_put_aside(ctx_);
+  ctx_.round_outputs_to_bf16 = is_rounding;
+  sums_.add(first_half_sums_);
+  for (size_t h = 0; h < 2; ++h)
+    for (size_t i = 0; i < half; ++i) std::swap(halves_[h][i], batches[h * half + i]);
+}
+
+void Engine::run_pipeline(const std::vector<MicroBatch>& batches, const StepScales& scales) {
+  parameters_->zero_grads();
+  for (const auto& stage : stages_) stage->begin(batches, scales, true);
+  pipeline(static_cast<int>(batches.size())).executor->run();
+  for (const auto& stage : stages_) stage->settle();
+  sum_over_stages(sums_);
+  sum_over_ranks(sums_);
+}
+
+void Engine::sum_over_stages(StepSums& sums) const {
+  sums.reset(static_cast<int>(options_.model.num_nextn_predict_layers), options_.model.num_blocks(), options_.model.n_routed_experts);
+  for (const auto& stage : stages_) sums.add(stage->sums());
+}
+
+// Losses over all ranks, expert counts over those of this rank's layers. A loss lives on the last stage, a layer's balance term on its own: the sum over pipeline ranks adds zeros,
+// or one number of each mirror rank.
 void Engine::sum_over_ranks(StepSums& sums) {
   const size_t depth = static_cast<size_t>(options_.model.num_nextn_predict_layers);
-  sums.mtp_loss.resize(depth, 0.0);
   sums_buffer_.assign(1, sums.loss);
   sums_buffer_.insert(sums_buffer_.end(), sums.mtp_loss.begin(), sums.mtp_loss.end());
   sums_buffer_.insert(sums_buffer_.end(), sums.balance.begin(), sums.balance.end());
@@ -101,6 +132,7 @@ void Engine::sum_over_ranks(StepSums& sums) {
   std::copy_n(sums_buffer_.begin() + 1, depth, sums.mtp_loss.begin());
   std::copy(sums_buffer_.begin() + 1 + static_cast<int64_t>(depth), sums_buffer_.end(), sums.balance.begin());
   groups_.dp->sum_in_rank_order(std::span<int64_t>(sums.expert_counts));
+  if (groups_.mirror) groups_.mirror->sum_in_rank_order(std::span<int64_t>(sums.expert_counts));
 }
 
 void Engine::measure_load() {
@@ -119,37 +151,38 @@ void Engine::measure_load() {
   result.expert_load_max_over_mean = *std::max_element(loads_.begin(), loads_.end());
 }
 
-// The embedding's gradient = input use + MTP use + tied-head use, in this order, on the first stage.
+// The embedding's gradient = input use + MTP use + tied-head use, in this order, on the first stage's rank.
 void Engine::add_embedding_uses() {
-  const int last = groups_.pp->size() - 1, rank = groups_.pp->rank();
+  const bool has_first = placement_.is_first(), has_last = placement_.is_last();
+  const int first_rank = frame_.rank_of_stage.front(), last_rank = frame_.rank_of_stage.back();
   const Tensor input = parameters_->embedding_grad(EmbeddingUse::kInput);
   for (EmbeddingUse use : {EmbeddingUse::kMtp, EmbeddingUse::kTiedHead}) {
     const bool used = use == EmbeddingUse::kMtp ? options_.model.num_nextn_predict_layers > 0 : options_.model.tie_word_embeddings;
     if (!used) continue;
     const Tensor mine = parameters_->embedding_grad(use);
-    if (rank == last && rank != 0) groups_.pp->send(mine.data, mine.bytes(), 0, kEmbeddingChannel);
-    if (rank != 0) continue;
-    if (last == 0) {
+    if (has_last && !has_first) groups_.pp->send(mine.data, mine.bytes(), first_rank, kEmbeddingChannel);
+    if (!has_first) continue;
+    if (has_last) {
       add(ctx_, {.a = input, .b = mine, .y = input});
     } else {
       Buffer received = ctx_.memory.comm.take({input.dim[0], input.dim[1]}, input.dtype);
-      groups_.pp->recv(received.tensor().data, received.tensor().bytes(), last, kEmbeddingChannel);
+      groups_.pp->recv(received.tensor().data, received.tensor().bytes(), last_rank, kEmbeddingChannel);
       add(ctx_, {.a = input, .b = received, .y = input});
     }
     if (options_.fault == PlantedFault::kGradientCountedTwice) add(ctx_, {.a = input, .b = mine ? mine : input, .y = input});
   }
 }
 
-// norm^2: one FP64 sum a parameter, added in manifest order: the chain over stages gives every pp the bits of one stage.
+// norm^2: one FP64 sum a parameter, added in manifest order, whatever rank holds it: every layout of stages has the bits of one rank. Of two mirror ranks one speaks.
 double Engine::global_norm() {
   optimizer_->sums_of_squares(stage_parameters_, norm_sums_);
   groups_.dp->sum_in_rank_order(std::span<double>(norm_sums_));
-  Communicator& pp = *groups_.pp;
+  all_norm_sums_.assign(manifest_.size(), 0.0);
+  if (!groups_.mirror || groups_.mirror->rank() == 0)
+    for (size_t i = 0; i < norm_sums_.size(); ++i) all_norm_sums_[static_cast<size_t>(stage_parameters_[i])] = norm_sums_[i];
+  groups_.pp->sum_in_rank_order(std::span<double>(all_norm_sums_));
   double squares = 0;
-  if (pp.rank() > 0) pp.recv(&squares, sizeof squares, pp.rank() - 1, kNormChannel);
-  for (double s : norm_sums_) squares += s;
-  if (pp.rank() + 1 < pp.size()) pp.send(&squares, sizeof squares, pp.rank() + 1, kNormChannel);
-  pp.broadcast(&squares, sizeof squares, pp.size() - 1);
+  for (double s : all_norm_sums_) squares += s;
   return std::sqrt(squares);
 }
 
@@ -173,10 +206,10 @@ void Engine::update_router_bias(const std::vector<int64_t>& counts, double gamma
 }
 
 void Engine::send_embedding_to_last_stage() {
-  const int last = groups_.pp->size() - 1, rank = groups_.pp->rank();
-  if (last == 0 || !has_shared_embedding()) return;
-  if (rank == 0) groups_.pp->send(embedding_->weight.data, embedding_->weight.bytes(), last, kEmbeddingChannel);
-  if (rank == last) groups_.pp->recv(embedding_->weight.data, embedding_->weight.bytes(), 0, kEmbeddingChannel);
+  const bool has_first = placement_.is_first(), has_last = placement_.is_last();
+  if (!has_shared_embedding() || has_first == has_last) return;
+  if (has_first) groups_.pp->send(embedding_->weight.data, embedding_->weight.bytes(), frame_.rank_of_stage.back(), kEmbeddingChannel);
+  if (has_last) groups_.pp->recv(embedding_->weight.data, embedding_->weight.bytes(), frame_.rank_of_stage.front(), kEmbeddingChannel);
 }
 
 }  // namespace atoll

@@ -14,6 +14,7 @@
 #include "trainer/banner.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_agree.h"
+#include "trainer/schedule_rules.h"
 
 namespace atoll {
 namespace {
@@ -30,6 +31,7 @@ void Trainer::warn(const std::string& text) { console_.warning(text); }
 ExitCode Trainer::run() {
   phase_ = "start";
   const Mesh mesh(world_.size(), config_.parallel.mesh);  // before anything is touched
+  check_microbatches(config_, mesh.size(Axis::kDp));
   phase_ = "opening the run folder";
   folder_ = std::make_unique<RunDirectory>(world_, config_, resolved_);
   const std::string log_path = fmt::format("{}/log/rank-{:05}.log", dir_, world_.rank());
@@ -165,7 +167,7 @@ Trainer::Saved Trainer::save() {
   meta.mesh = fmt::format("pp {} x dp {} (ep {})", mesh.size(Axis::kPp), mesh.size(Axis::kDp), mesh.size(Axis::kEp));
   meta.extra_json = nlohmann::json{{"updates", updates_}, {"skipped", skipped_}, {"bf16_gemm", static_cast<int>(engine_->ctx().bf16_gemm)}}.dump();
   std::vector<ShardView> shards = engine_shards(*engine_);
-  if (engine_->groups().dp->rank() != 0) std::erase_if(shards, [](const ShardView& s) { return s.kind == "bias"; });  // equal on all; the first answers
+  if (!answers_for_biases(*engine_)) std::erase_if(shards, [](const ShardView& s) { return s.kind == "bias"; });  // equal on all; the first answers
   const std::vector<AttachedFile> attached = {{"config.yaml", resolved_}, {"tokenizer.model", feed_->store().tokenizer().serialized()}};
   const SaveResult r = CheckpointWriter().save(world_, dir_, meta, shards, attached, static_cast<int>(config_.checkpoint.keep_last));
   if (!r.ok) {

@@ -64,6 +64,7 @@ class Trainer {
 // What a rank saves and loads: its owned rows of masters and moments, and the router biases it answers for.
 struct ShardView;
 std::vector<ShardView> engine_shards(Engine& engine);
+bool answers_for_biases(const Engine& engine);  // router biases are equal on all ranks of a stage: the first one saves them
 EngineOptions engine_options(const RunConfig& config, int threads);
 
 // How BF16 operands are multiplied: as the configuration says, else as the run began (`saved`, kAuto: it begins now). has_native: every rank has fast BF16

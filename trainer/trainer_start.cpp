@@ -19,6 +19,8 @@ EngineOptions engine_options(const RunConfig& c, int threads) {
   o.storage = c.train.dtype;
   o.moments = c.train.adam.moments;
   o.schedule = c.parallel.schedule;
+  o.vpp = static_cast<int>(c.parallel.vpp);
+  o.grad_halves = static_cast<int>(c.parallel.grad_halves);
   o.stage_layers.assign(c.parallel.stage_layers.begin(), c.parallel.stage_layers.end());
   o.threads = threads;
   o.max_sequence = c.data.seq_len;
@@ -40,6 +42,11 @@ std::vector<ShardView> engine_shards(Engine& engine) {
   for (const ParameterStore::Bias& b : engine.parameters().router_biases())
     shards.push_back({b.name, "bias", b.value.dtype, b.value.size(), 1, true, 0, b.value.size(), b.value.data});
   return shards;
+}
+
+bool answers_for_biases(const Engine& engine) {
+  const ProcessGroups& groups = engine.groups();
+  return groups.dp->rank() == 0 && (!groups.mirror || groups.mirror->rank() == 0);
 }
 
 Bf16Choice choose_bf16_gemm(const TrainConfig& train, Bf16Gemm saved, bool has_native) {

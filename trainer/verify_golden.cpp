@@ -204,7 +204,8 @@ GoldenOptions parse_golden_options(const std::vector<std::string>& assignments) 
       o.mesh.ep = parse_int(key, value);
     } else if (key == "parallel.schedule") {
       o.schedule = value;
-      build_schedule(value, 1, 1);
+      if (const std::vector<std::string> names = {"gpipe", "1f1b", "1f1b-split", "zb-h1", "gpipe-w-last", "1f1b-w-last"}; std::find(names.begin(), names.end(), value) == names.end())
+        throw ConfigError(a + ": verify golden runs schedules of one stage a rank: gpipe, 1f1b, 1f1b-split, zb-h1, gpipe-w-last, 1f1b-w-last");
     } else if (key == "world") {
       world = parse_int(key, value);
     } else if (key == "threads" || key == "train.threads") {

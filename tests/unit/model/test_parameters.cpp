@@ -12,7 +12,7 @@ ModelConfig tiny(int64_t mtp, bool tied) {
   c.tie_word_embeddings = tied;
   return c;
 }
-Placement place(const ModelConfig& c, int stage, int stages) { return {stage, stages, split_layers(c, stages, {}), {0, c.n_routed_experts}}; }
+Placement place(const ModelConfig& c, int stage, int stages) { return {{stage}, stages, split_layers(c, stages, {}), {0, c.n_routed_experts}}; }
 }  // namespace
 
 TEST_CASE("Main gradients are as many as the parameters a rank owns and the embedding's uses, replicas have none", "[model][parameters]") {

@@ -89,7 +89,7 @@ Result run_layer(const ModelConfig& config, const std::vector<ParameterSpec>& ma
   Context& ctx = *r.ctx;
   RankAmongSilentOnes ep(kRank, kEp);
   Dispatcher dispatcher(ep, static_cast<int>(config.n_routed_experts));
-  Placement placement{.stage = 0, .num_stages = 1, .stage_layers = {{0, 1}}, .experts = dispatcher.local_experts()};
+  Placement placement{.stages = {0}, .num_stages = 1, .stage_layers = {{0, 1}}, .experts = dispatcher.local_experts()};
   r.store = std::make_unique<ParameterStore>(ctx, config, manifest, placement, type);
   for (const LocalParameter& p : r.store->all()) {
     std::vector<float> values(static_cast<size_t>(p.weight.size()));

@@ -55,7 +55,8 @@ struct Toy {
 
 std::vector<uint64_t> run_toy(const Schedule& schedule, bool at_rendezvous = false) {
   REQUIRE(check(schedule).empty());
-  std::vector<uint64_t> weights(static_cast<size_t>(schedule.num_stages));
+  // [half of the micro-batches that a rank runs of a stage, stage]
+  std::vector<uint64_t> weights(static_cast<size_t>(schedule.num_stages) * (schedule.is_mirrored ? 2 : 1));
   const auto run_rank = [&](Communicator& pp) {
     Toy toy(schedule.num_stages, schedule.num_microbatches);
     Executor executor(schedule, pp, toy.functions(schedule.num_stages - 1));
@@ -66,12 +67,16 @@ std::vector<uint64_t> run_toy(const Schedule& schedule, bool at_rendezvous = fal
       ATOLL_CHECK(executor.peak_live() == peak_live(schedule, pp.rank()), "peak of ", executor.peak_live(), " slots, promised ", peak_live(schedule, pp.rank()));
       for (int s : schedule.stages_of(pp.rank()))
         for (int m = 0; m < schedule.num_microbatches; ++m) {
+          if (schedule.rank_of(s, m) != pp.rank()) continue;
           ATOLL_CHECK(toy.slot(s, m).out_kept == (s == schedule.num_stages - 1), "output of stage ", s, " was not released");
           ATOLL_CHECK(toy.slot(s, m).d_in_kept == (s == 0), "gradient of stage ", s, " was not released");
           toy.slot(s, m).out_kept = toy.slot(s, m).d_in_kept = false;
         }
     }
-    for (int s : schedule.stages_of(pp.rank())) weights[static_cast<size_t>(s)] = toy.weight[static_cast<size_t>(s)];
+    for (int s : schedule.stages_of(pp.rank())) {
+      const int half = schedule.rank_of(s, 0) == pp.rank() ? 0 : 1;
+      weights[static_cast<size_t>(half * schedule.num_stages + s)] = toy.weight[static_cast<size_t>(s)];
+    }
   };
   test::Rendezvous meeting;
   run_ranks_as_threads(schedule.num_ranks, [&](Communicator& world) {
@@ -86,9 +91,9 @@ std::vector<uint64_t> run_toy(const Schedule& schedule, bool at_rendezvous = fal
   });
   return weights;
 }
-std::vector<uint64_t> one_rank_result(int stages, int microbatches) {  // the toy written out once more, without the executor
+std::vector<uint64_t> one_rank_result(int stages, int end, int begin = 0) {  // the toy written out once more, without the executor
   std::vector<uint64_t> weights(static_cast<size_t>(stages), 0);
-  for (int m = 0; m < microbatches; ++m) {
+  for (int m = begin; m < end; ++m) {
     std::vector<uint64_t> in0(static_cast<size_t>(stages));
     uint64_t x0 = static_cast<uint64_t>(m) * 10, x1 = x0 + 1;
     for (int s = 0; s < stages; ++s) {
@@ -124,6 +129,24 @@ TEST_CASE("A buffer is not released before its message has been received") {
       }
 }
 
+TEST_CASE("Every kind of schedule gives the same numbers, DualPipe by halves", "[schedules]") {
+  struct Case { const char* name; int ranks, microbatches, chunks; };
+  for (const Case& c : {Case{"interleaved", 1, 3, 3}, {"interleaved", 2, 4, 2}, {"interleaved", 4, 8, 2}, {"interleaved", 3, 6, 4}, {"zb-h1", 2, 5, 1}, {"zb-h1", 4, 3, 1}, {"zb-h1", 5, 9, 1},
+                        {"1f1b-split", 3, 5, 1}, {"dualpipev", 1, 2, 1}, {"dualpipev", 2, 5, 1}, {"dualpipev", 3, 8, 1}, {"dualpipev", 4, 8, 1}, {"dualpipe", 2, 4, 1}, {"dualpipe", 4, 8, 1},
+                        {"dualpipe", 4, 14, 1}, {"dualpipe", 6, 12, 1}})
+    for (bool at_rendezvous : {false, true}) {
+      INFO(c.name << " ranks " << c.ranks << " micro-batches " << c.microbatches << " chunks " << c.chunks << (at_rendezvous ? " at rendezvous" : ""));
+      const Schedule s = build_schedule(c.name, c.ranks, c.microbatches, c.chunks);
+      const int half = s.is_mirrored ? c.microbatches / 2 : c.microbatches;
+      std::vector<uint64_t> expected = one_rank_result(s.num_stages, half);
+      if (s.is_mirrored) {
+        const std::vector<uint64_t> second = one_rank_result(s.num_stages, c.microbatches, half);
+        expected.insert(expected.end(), second.begin(), second.end());
+      }
+      CHECK(run_toy(s, at_rendezvous) == expected);
+    }
+}
+
 TEST_CASE("Stages on one rank are handed over by copy") {
   Schedule s{.name = "v", .num_ranks = 2, .num_stages = 4, .num_microbatches = 3, .rank_of_stage = {0, 1, 1, 0}, .actions = {{}, {}}};
   using enum ActionKind;
@@ -136,10 +159,10 @@ TEST_CASE("Stages on one rank are handed over by copy") {
   CHECK(run_toy(with_communication(s), true) == one_rank_result(4, 3));
 }
 
-TEST_CASE("A pair runs its forward, then its backward") {
+TEST_CASE("A pair runs its forward, then its full backward") {
   Schedule s{.name = "pairs", .num_ranks = 1, .num_stages = 1, .num_microbatches = 2, .rank_of_stage = {0}, .actions = {{}}};
   using enum ActionKind;
-  s.actions[0] = {{kForward, 0, 0}, {kPair, 0, 1, 0, 0}, {kWeight, 0, 0}, {kBackward, 0, 1}, {kWeight, 0, 1}};
+  s.actions[0] = {{kForward, 0, 0}, {kPair, 0, 1, 0, 0}, {kBackward, 0, 1}, {kWeight, 0, 1}};
   CHECK(run_toy(s) == one_rank_result(1, 2));
 }
 

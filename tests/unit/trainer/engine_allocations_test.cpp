@@ -87,6 +87,21 @@ void check_steady(const EngineOptions& options, int world, int steps) {
 }
 }  // namespace
 
+TEST_CASE("After the first step a step allocates nothing, whatever the schedule", "[allocations]") {
+  struct Pipeline { const char* schedule; int vpp, grad_halves, ep; };
+  for (const Pipeline& p : {Pipeline{"interleaved", 2, 1, 1}, {"zb-h1", 1, 1, 2}, {"dualpipe", 1, 1, 1}, {"dualpipe", 1, 1, 2}, {"dualpipev", 1, 1, 2}, {"1f1b", 1, 2, 1}}) {
+    INFO(p.schedule << " vpp " << p.vpp << " halves " << p.grad_halves);
+    EngineOptions o;
+    o.model = tiny_model();
+    o.mesh = {.pp = 2, .ep = p.ep};
+    o.schedule = p.schedule;
+    o.vpp = p.vpp;
+    o.grad_halves = p.grad_halves;
+    o.max_sequence = 64;
+    check_steady(o, 2 * p.ep, 8);
+  }
+}
+
 TEST_CASE("After the first step a step allocates nothing", "[allocations]") {
   for (DType type : {DType::kBF16, DType::kF32})
     for (const auto& [world, mesh] : {std::pair{1, MeshSizes{}}, {2, MeshSizes{.pp = 2}}, {2, MeshSizes{.ep = 2}}, {4, MeshSizes{.pp = 2, .ep = 2}}}) {

@@ -31,21 +31,23 @@ struct DispatchCount {
   void watch(Engine& engine) {
     const int64_t experts = engine.options().model.n_routed_experts;
     const Communicator& ep = *engine.groups().ep;
-    engine.stage().probe.observe = [this, experts, size = ep.size(), rank = ep.rank()](const std::string& name, const Tensor& t) {
-      if (name.find("topk_ids") == std::string::npos) return;
-      const Range mine = split_evenly(experts, size, rank);
-      for (int64_t i = 0; i < t.size(); ++i) remote_rows += t.as<int32_t>()[i] < mine.begin || t.as<int32_t>()[i] >= mine.end;
-    };
+    for (const auto& stage : engine.stages())
+      stage->probe.observe = [this, experts, size = ep.size(), rank = ep.rank()](const std::string& name, const Tensor& t) {
+        if (name.find("topk_ids") == std::string::npos) return;
+        const Range mine = split_evenly(experts, size, rank);
+        for (int64_t i = 0; i < t.size(); ++i) remote_rows += t.as<int32_t>()[i] < mine.begin || t.as<int32_t>()[i] >= mine.end;
+      };
   }
 };
 }  // namespace
 
-std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_size, int dp_rank, int shortest, int spread) {
+std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_size, int dp_rank, int shortest, int spread, int microbatches) {
   const Rng rng(17, "fixture");
   const std::vector<int> sequences_of_microbatch = {2, 1, 5, 3};
   uint64_t at = static_cast<uint64_t>(step) * 100000;
   std::vector<MicroBatch> batches;
-  for (int count : sequences_of_microbatch) {
+  for (int m = 0; m < microbatches; ++m) {
+    const int count = sequences_of_microbatch[static_cast<size_t>(m) % sequences_of_microbatch.size()];
     MicroBatch batch;
     batch.clear();
     const Range mine = split_evenly(count, dp_size, dp_rank);
@@ -91,13 +93,13 @@ void run_rank(const RunSpec& spec, Communicator& world, Record& record, std::mut
   count.watch(engine);
   for (int i = 0; i < spec.steps; ++i) {
     const int step = spec.first_step + i;
-    std::vector<MicroBatch> batches = batches_of(spec.options.model, step, dp, dp_rank, spec.shortest, spec.spread);
+    std::vector<MicroBatch> batches = batches_of(spec.options.model, step, dp, dp_rank, spec.shortest, spec.spread, spec.microbatches);
     const StepResult& r = engine.train_step(batches, spec.plan(step));
     const std::lock_guard lock(mutex);
     record.dispatch_bytes[rank] += r.dispatch_bytes;
     std::vector<int64_t>& counts = record.counts[i];
     counts.resize(r.expert_counts.size());
-    if (dp_rank == 0)
+    if (dp_rank == 0 && (!engine.groups().mirror || engine.groups().mirror->rank() == 0))
       for (size_t k = 0; k < counts.size(); ++k) counts[k] += r.expert_counts[k];
     if (i == 0)
       for (const auto& o : engine.optimizer().owned()) put_rows(record.first_gradients, *o.parameter, o.rows, o.grad);
@@ -119,8 +121,10 @@ void run_rank(const RunSpec& spec, Communicator& world, Record& record, std::mut
   const int64_t row_bytes = spec.options.model.hidden_size * static_cast<int64_t>(size_of(spec.options.storage));
   // a remote row crosses with its weight going forward, without it coming back as a gradient
   record.expected_dispatch_bytes[rank] = count.remote_rows * (2 * row_bytes + static_cast<int64_t>(size_of(acc_dtype(spec.options.storage))));
-  record.executed[rank] = engine.executor(4).executed();
-  record.peak_live[rank] = engine.executor(4).peak_live();
+  const bool is_in_halves = spec.options.grad_halves == 2 && !engine.groups().mirror;
+  const Executor& executor = engine.executor(is_in_halves ? spec.microbatches / 2 : spec.microbatches);
+  record.executed[rank] = executor.executed();
+  record.peak_live[rank] = executor.peak_live();
 }
 
 Record run(const RunSpec& spec) {

@@ -47,7 +47,7 @@ struct Record {
 
 struct RunSpec {
   EngineOptions options;
-  int world = 1, steps = 8;
+  int world = 1, steps = 8, microbatches = 4;
   double clip_norm = 1.0, balance_alpha = 0.01, mtp_lambda = 0.3, bias_gamma = 0.001;
   int shortest = 3, spread = 15;                            // sequences have `shortest` to shortest + spread - 1 tokens
   int first_step = 1;                                       // with `begin`: the step that follows what it loaded
@@ -56,7 +56,7 @@ struct RunSpec {
 };
 
 // The global micro-batches of a step: ragged sequences, documents inside some, ignored labels; a pure function of the step. Split over dp, so ranks may hold none.
-std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_size, int dp_rank, int shortest = 3, int spread = 15);
+std::vector<MicroBatch> batches_of(const ModelConfig& model, int step, int dp_size, int dp_rank, int shortest = 3, int spread = 15, int microbatches = 4);
 Record run(const RunSpec& spec);
 // One rank's part of run(): fills what this rank knows of a record that several ranks may share.
 Record empty_record(const RunSpec& spec);

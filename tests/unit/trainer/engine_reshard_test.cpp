@@ -25,7 +25,7 @@ RunSpec spec_of(const Layout& l, DType type) {
 
 void save(Engine& engine, Communicator& world, const std::string& dir) {
   std::vector<ShardView> shards = engine_shards(engine);
-  if (engine.groups().dp->rank() != 0) std::erase_if(shards, [](const ShardView& s) { return s.kind == "bias"; });
+  if (!answers_for_biases(engine)) std::erase_if(shards, [](const ShardView& s) { return s.kind == "bias"; });
   const SaveResult r = CheckpointWriter().save(world, dir, meta_of(3), shards, {}, 0);
   if (!r.ok) throw Error(r.error);
 }

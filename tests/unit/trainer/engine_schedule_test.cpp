@@ -44,7 +44,7 @@ std::vector<RankTrace> trace(const std::string& name, int pp, int n, DType type 
     RankTrace& t = traces[world.rank()];
     Stage& stage = engine.stage();
     Context& ctx = engine.ctx();
-    StageFunctions f = stage.functions();
+    StageFunctions f = engine.functions();
     const auto watched = [&](std::function<void(int, int)> run, int64_t& gemms) {
       return [&, run](int s, int m) {
         t.peak_slots = std::max(t.peak_slots, stage.num_live_slots());

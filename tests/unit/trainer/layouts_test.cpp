@@ -102,7 +102,7 @@ TEST_CASE("parallel.stage_layers of a recipe places the layers of a model with M
     std::vector<int64_t> placed(counts.size());
     spec.end = [&](Engine& engine, Communicator& world) {
       const std::lock_guard lock(mutex);
-      placed[static_cast<size_t>(world.rank())] = engine.placement().layers().size();
+      placed[static_cast<size_t>(world.rank())] = engine.placement().layers(engine.stage().number()).size();
     };
     const Record r = run(spec);
     INFO("stages [" << list << "]");

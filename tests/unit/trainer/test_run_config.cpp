@@ -155,6 +155,12 @@ TEST_CASE("Rules between keys are checked", "[trainer][config]") {
   expect(kGood, "parallel.ep = 2: the model has no routed experts", {"parallel.ep=2", "model.n_routed_experts=0"});
   expect(kGood, "parallel.stage_layers = [2, 2]: sums to 4, the model has 3 layers (model.num_hidden_layers; MTP is on the last stage and is not counted)", {"parallel.pp=2", "parallel.stage_layers=[2,2]"});
   expect(kGood, "2 entries for 1 stages", {"parallel.stage_layers=[2,2]"});
+  expect(kGood, "parallel.schedule = interleaved: schedule interleaved needs at least 2 stages a rank (vpp), not 1", {"parallel.pp=2", "parallel.schedule=interleaved"});
+  expect(kGood, "parallel.schedule = 1f1b: schedule 1f1b fixes the stages a rank holds itself: vpp must be 1 (unset), not 2", {"parallel.pp=2", "parallel.vpp=2"});
+  expect(kGood, "parallel.schedule = dualpipe: schedule dualpipe needs an even number of ranks", {"parallel.pp=3", "parallel.schedule=dualpipe"});
+  expect(kGood, "parallel.schedule = dualpipev: 4 stages on parallel.pp = 2 ranks are more than the model's 3 layers", {"parallel.pp=2", "parallel.schedule=dualpipev"});
+  expect(kGood, "parallel.stage_layers = [2, 1]: 2 entries for 3 stages (parallel.pp = 1, parallel.schedule = interleaved)",
+         {"parallel.schedule=interleaved", "parallel.vpp=3", "parallel.stage_layers=[2,1]"});
   expect(kGood, "every stage needs at least one layer", {"parallel.pp=2", "parallel.stage_layers=[3,0]"});
   expect(kGood, "longer than model.max_position_embeddings", {"data.seq_len=4096"});
   expect(kGood, "the first point must be 0", {"train.bias_gamma=[[1M, 0.1]]"});
