@@ -54,7 +54,7 @@ Schedule with_communication(const Schedule& compute_only);                   // 
 // "gpipe", "1f1b", "interleaved" (num_chunks >= 2), "zb-h1", "dualpipe", "dualpipev", "1f1b-split", "gpipe-w-last", "1f1b-w-last", with communication. ConfigError names the known ones.
 Schedule build_schedule(const std::string& name, int num_ranks, int num_microbatches, int num_chunks = 1);
 // Forward alone, with communication, on the stages of that schedule: what an evaluation runs. Any number of micro-batches; where stages are mirrored all go the first way.
-Schedule forward_schedule(const std::string& name, int num_ranks, int num_microbatches, int num_chunks = 1);
+Schedule forward_schedule(const Schedule& frame, int num_microbatches);
 // The same as build_schedule without actions: names, sizes, places, promise. 2 * num_ranks micro-batches are admitted by every schedule.
 Schedule schedule_frame(const std::string& name, int num_ranks, int num_microbatches, int num_chunks = 1);
 const std::vector<std::string>& schedule_names();

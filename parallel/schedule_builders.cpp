@@ -212,21 +212,26 @@ Schedule build_schedule(const std::string& name, int num_ranks, int num_microbat
   return with_communication(form_of(name).build(num_ranks, num_microbatches, num_chunks));
 }
 
-// Groups of as many micro-batches as there are ranks pass one stage after the other. A rank's order is that of one list over all ranks, so nobody can wait in a circle.
-Schedule forward_schedule(const std::string& name, int num_ranks, int num_microbatches, int num_chunks) {
+Schedule forward_schedule(const Schedule& frame, int num_microbatches) {
   if (num_microbatches < 1) throw ConfigError(detail::concat("an evaluation needs at least 1 micro-batch, not ", num_microbatches));
-  Schedule schedule = schedule_frame(name, num_ranks, 2 * num_ranks, num_chunks);
+  Schedule schedule = frame;
   schedule.name += "-forward";
   schedule.num_microbatches = num_microbatches;
   schedule.is_mirrored = false;
   schedule.is_forward_only = true;
   schedule.max_live.clear();
-  for (int begin = 0; begin < num_microbatches; begin += num_ranks)
-    for (int s = 0; s < schedule.num_stages; ++s) {
-      auto& actions = schedule.actions[static_cast<size_t>(schedule.rank_of_stage[static_cast<size_t>(s)])];
-      for (int m = begin; m < std::min(begin + num_ranks, num_microbatches); ++m) actions.push_back({ActionKind::kForward, s, m});
-    }
-  return with_communication(schedule);
+  // Groups of micro-batches pass one stage after the other. A group of one completes wherever stages lie; one of as many as there are ranks keeps all of them busy.
+  for (const int group : {frame.num_ranks, 1}) {
+    schedule.actions.assign(static_cast<size_t>(frame.num_ranks), {});
+    for (int begin = 0; begin < num_microbatches; begin += group)
+      for (int s = 0; s < schedule.num_stages; ++s) {
+        auto& actions = schedule.actions[static_cast<size_t>(schedule.rank_of_stage[static_cast<size_t>(s)])];
+        for (int m = begin; m < std::min(begin + group, num_microbatches); ++m) actions.push_back({ActionKind::kForward, s, m});
+      }
+    schedule = with_communication(schedule);
+    if (check(schedule).empty()) break;
+  }
+  return schedule;
 }
 
 }  // namespace atoll

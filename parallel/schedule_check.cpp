@@ -58,6 +58,8 @@ class Checker {
     for (int stage = 0; stage < s.num_stages; ++stage)
       if (const int rank = s.rank_of_stage[static_cast<size_t>(stage)]; rank < 0 || rank >= s.num_ranks) report("stage ", stage, " lies on rank ", rank, " of ", s.num_ranks);
     if (!s.max_live.empty() && std::ssize(s.max_live) != s.num_ranks) report("schedule ", s.name, ": ", s.max_live.size(), " bounds of live activations for ", s.num_ranks, " ranks");
+    for (int stage = 0; s.is_mirrored && stage < s.num_stages; ++stage)
+      if (const int rank = s.rank_of_stage[static_cast<size_t>(stage)]; 2 * rank == s.num_ranks - 1) report("stage ", stage, " lies on rank ", rank, " of ", s.num_ranks, ", which is its own mirror image");
     if (s.is_mirrored && s.num_microbatches % 2 != 0) report("schedule ", s.name, ": ", s.num_microbatches, " micro-batches have no halves that flow in two directions");
     return violations_.empty();
   }

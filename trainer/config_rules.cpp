@@ -7,6 +7,7 @@
 #include "parallel/schedule.h"
 #include "trainer/config_schema.h"
 #include "trainer/config_values.h"
+#include "trainer/schedule_file.h"
 
 namespace atoll {
 namespace {
@@ -61,7 +62,9 @@ void check_layout(Problems& p, const RunConfig& c) {
   const std::string the_layers = std::to_string(layers) + " layers (model.num_hidden_layers" + (c.model.num_nextn_predict_layers > 0 ? "; MTP is on the last stage and is not counted)" : ")");
   p.require(pp <= layers, "parallel.pp", pp, "more stages than the model's " + the_layers);
   int64_t num_stages = pp;
-  try {  // 2 pp micro-batches are admitted by all: what else is wrong concerns pp and vpp
+  const bool is_file = is_schedule_file(c.parallel.schedule);  // read at the start of a run, not here: a checkpoint's configuration outlives the file
+  p.require(!is_file || c.parallel.vpp == 1, "parallel.vpp", c.parallel.vpp, "the stages of a rank are in the schedule's file: leave it 1");
+  if (!is_file) try {  // 2 pp micro-batches are admitted by all: what else is wrong concerns pp and vpp
     const Schedule frame = schedule_frame(c.parallel.schedule, c.parallel.mesh.pp, 2 * c.parallel.mesh.pp, static_cast<int>(c.parallel.vpp));
     num_stages = frame.num_stages;
     p.require(pp > layers || num_stages <= layers, "parallel.schedule", c.parallel.schedule,
@@ -76,7 +79,7 @@ void check_layout(Problems& p, const RunConfig& c) {
   if (stages.empty()) return;
   const std::string text = print_wholes(stages);
   const int64_t sum = std::accumulate(stages.begin(), stages.end(), int64_t{0});
-  p.require(static_cast<int64_t>(stages.size()) == num_stages, "parallel.stage_layers", text,
+  p.require(is_file || static_cast<int64_t>(stages.size()) == num_stages, "parallel.stage_layers", text,
             std::to_string(stages.size()) + " entries for " + std::to_string(num_stages) + " stages (parallel.pp" + (num_stages == pp ? ")" : " = " + std::to_string(pp) + ", parallel.schedule = " + c.parallel.schedule + ")"));
   p.require(sum == layers, "parallel.stage_layers", text, "sums to " + std::to_string(sum) + ", the model has " + the_layers);
   for (int64_t n : stages)

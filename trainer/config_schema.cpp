@@ -1,11 +1,13 @@
 // The keys. Each line: name, where it lives, range, why it may not change on resume (empty: it may), meaning.
 #include "trainer/config_schema.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "parallel/schedule.h"
 #include "trainer/config_values.h"
+#include "trainer/schedule_file.h"
 
 namespace atoll {
 namespace {
@@ -109,6 +111,24 @@ ConfigKey point(std::string name, At at, std::string why_fixed, std::string doc)
 template <class At>
 ConfigKey points(std::string name, At at, std::string why_fixed, std::string doc) {
   return parsed(std::move(name), at, parse_points, print_points, "number, or [[point, value], ...]", std::move(why_fixed), std::move(doc));
+}
+
+template <class At>
+ConfigKey schedule(std::string name, At at, std::string why_fixed, std::string doc) {
+  std::string list;
+  for (const std::string& word : schedule_names()) list += word + " | ";
+  list += "a file (*.yaml, *.csv)";
+  return {std::move(name),
+          list,
+          std::move(doc),
+          std::move(why_fixed),
+          [=](const YamlNode& node, RunConfig& c) -> std::string {
+            const auto& names = schedule_names();
+            if (node.kind != YamlNode::Kind::kScalar || (!is_schedule_file(node.text) && std::find(names.begin(), names.end(), node.text) == names.end())) return "expected one of: " + list;
+            at(c) = node.text;
+            return "";
+          },
+          [=](const RunConfig& c) { return print_text(at(c)); }};
 }
 
 template <class At, class T>
@@ -258,7 +278,7 @@ void add_rest(std::vector<ConfigKey>& t) {
   axis("cp", ATOLL_AT(parallel.mesh.cp), "context-parallel ranks");
   axis("ep", ATOLL_AT(parallel.mesh.ep), "ranks that share the experts of a layer; divides dp = ranks / (pp tp cp)");
   axis("etp", ATOLL_AT(parallel.mesh.etp), "tensor-parallel ranks of one expert");
-  t.push_back(choice("parallel.schedule", ATOLL_AT(parallel.schedule), words(schedule_names()), kMay,
+  t.push_back(schedule("parallel.schedule", ATOLL_AT(parallel.schedule), kMay,
                      "order of the pipeline's work (docs/schedules.md); the same bits in all, in dualpipe those of 1f1b with parallel.grad_halves = 2"));
   t.push_back(whole("parallel.vpp", ATOLL_AT(parallel.vpp), 1, 1024, kMay, "stages that a rank holds under schedule interleaved; 1 under all others"));
   t.push_back(whole("parallel.grad_halves", ATOLL_AT(parallel.grad_halves), 1, 2, kMay,

@@ -16,6 +16,7 @@ Placement place(const EngineOptions& o, const Mesh& mesh, const Schedule& frame,
   Placement p;
   p.stages = frame.stages_of(mesh.index(Axis::kPp, rank));
   p.num_stages = frame.num_stages;
+  ATOLL_CHECK(!p.stages.empty(), "schedule ", frame.name, " has no stage on pipeline rank ", mesh.index(Axis::kPp, rank));
   p.stage_layers = split_layers(o.model, p.num_stages, o.stage_layers);
   p.experts = split_evenly(o.model.n_routed_experts, mesh.size(Axis::kEp), mesh.index(Axis::kEp, rank));
   return p;
@@ -52,7 +53,7 @@ bool is_finite(Context& ctx, const Tensor& t) {
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, Communicator& world)
-    : options_(options), mesh_(world.size(), options.mesh), frame_(schedule_frame(options.schedule, options.mesh.pp, 2 * options.mesh.pp, options.vpp)),
+    : options_(options), mesh_(world.size(), options.mesh), frame_(options.custom ? *options.custom : schedule_frame(options.schedule, options.mesh.pp, 2 * options.mesh.pp, options.vpp)),
       groups_(mesh_, world, frame_.is_mirrored), ctx_(options.threads, options.memory), manifest_(parameter_manifest(options.model)),
       placement_(place(options, mesh_, frame_, world.rank())) {
   ctx_.bf16_gemm = options.bf16_gemm;
@@ -98,7 +99,8 @@ Engine::Pipeline& Engine::pipeline(int n) {
   auto [it, is_new] = pipelines_.try_emplace(n);
   Pipeline& p = it->second;
   if (is_new) {
-    p.schedule = build_schedule(options_.schedule, groups_.pp->size(), n, options_.vpp);
+    p.schedule = options_.custom ? *options_.custom : build_schedule(options_.schedule, groups_.pp->size(), n, options_.vpp);
+    ATOLL_CHECK(p.schedule.num_microbatches == n, "schedule ", p.schedule.name, " is for ", p.schedule.num_microbatches, " micro-batches, the step has ", n);
     const std::vector<std::string> violations = check(p.schedule);
     ATOLL_CHECK(violations.empty(), "schedule ", p.schedule.name, ": ", violations.front());
     p.executor = std::make_unique<Executor>(p.schedule, *groups_.pp, functions());
@@ -109,7 +111,7 @@ Engine::Pipeline& Engine::pipeline(int n) {
 Engine::Pipeline& Engine::forward_pipeline(int n) {
   auto [it, is_new] = forward_pipelines_.try_emplace(n);
   if (is_new) {
-    it->second.schedule = forward_schedule(options_.schedule, groups_.pp->size(), n, options_.vpp);
+    it->second.schedule = forward_schedule(frame_, n);
     it->second.executor = std::make_unique<Executor>(it->second.schedule, *groups_.pp, functions());
   }
   return it->second;

@@ -19,6 +19,7 @@ struct EngineOptions {
   DType storage = DType::kBF16, moments = DType::kF32;
   std::string schedule = "1f1b";
   int vpp = 1;                    // stages a rank, interleaved
+  std::shared_ptr<const Schedule> custom;  // instead of a schedule by name: proven, of mesh.pp ranks, for as many micro-batches as every step has
   int grad_halves = 1;            // 2: see parallel.grad_halves
   std::vector<int> stage_layers;  // empty: by rule
   int threads = 1;

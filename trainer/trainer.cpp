@@ -31,7 +31,8 @@ void Trainer::warn(const std::string& text) { console_.warning(text); }
 ExitCode Trainer::run() {
   phase_ = "start";
   const Mesh mesh(world_.size(), config_.parallel.mesh);  // before anything is touched
-  check_microbatches(config_, mesh.size(Axis::kDp));
+  const std::shared_ptr<const Schedule> custom = custom_schedule(config_);
+  check_microbatches(config_, mesh.size(Axis::kDp), custom.get());
   phase_ = "opening the run folder";
   folder_ = std::make_unique<RunDirectory>(world_, config_, resolved_);
   const std::string log_path = fmt::format("{}/log/rank-{:05}.log", dir_, world_.rank());
@@ -45,7 +46,9 @@ ExitCode Trainer::run() {
   const int threads = config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : std::max(1, host_.cores / host_.ranks_on_host);
   has_native_bf16_ = world_.max(cpu::has_native_bf16_gemm() ? 0 : 1) == 0;
   choose_bf16_gemm(config_.train, Bf16Gemm::kAuto, has_native_bf16_);
-  engine_ = std::make_unique<Engine>(engine_options(config_, threads), world_);
+  EngineOptions options = engine_options(config_, threads);
+  options.custom = custom;
+  engine_ = std::make_unique<Engine>(options, world_);
   resume_or_initialize();
   phase_ = "measuring the GEMM peak";
   world_.barrier();

@@ -106,17 +106,20 @@ TEST_CASE("An evaluation's forward schedule is proven for any number of micro-ba
       for (int n : {1, 2, 3, ranks, ranks + 1, 2 * ranks + 3, 40})
         for (int chunks : {1, 2, 5}) {
           if ((name == "interleaved") != (chunks > 1) || (name == "dualpipe" && ranks % 2 != 0)) continue;
-          const Schedule s = forward_schedule(name, ranks, n, chunks);
+          const Schedule s = forward_schedule(schedule_frame(name, ranks, 2 * ranks, chunks), n);
           INFO(test::describe(s));
           REQUIRE(test::joined(check(s)) == "");
           for (int r = 0; r < ranks; ++r) REQUIRE(count(s, r, kBackward) + count(s, r, kSendBackward) == 0);
           ++num_proven;
         }
   CHECK(num_proven > 900);
-  Schedule bad = forward_schedule("1f1b", 2, 3);
+  Schedule scattered{.name = "scattered", .num_ranks = 3, .num_stages = 9, .num_microbatches = 1, .rank_of_stage = {2, 0, 1, 1, 0, 2, 0, 2, 1}};
+  for (int n : {1, 2, 7, 20}) CHECK(test::joined(check(forward_schedule(scattered, n))) == "");
+  const Schedule two = schedule_frame("1f1b", 2, 4);
+  Schedule bad = forward_schedule(two, 3);
   bad.actions[0].push_back({kFullBackward, 0, 0});
   CHECK_THAT(test::joined(check(bad)), Catch::Contains("(BW s0 m0): nothing but F belongs in a forward schedule"));
-  bad = forward_schedule("1f1b", 2, 3);
+  bad = forward_schedule(two, 3);
   bad.actions[1].pop_back();
   CHECK_THAT(test::joined(check(bad)), Catch::Contains("rank 1: F s1 m2 is missing"));
 }

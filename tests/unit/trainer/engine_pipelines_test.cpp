@@ -1,6 +1,7 @@
 // Every pipeline schedule trains the same model, bit for bit: losses, gradients, norms, parameters, moments and router biases over 10 steps equal those of 1F1B; DualPipe's equal
 // those of 1F1B whose gradients are summed in halves.
 #include <catch2/catch.hpp>
+#include <fstream>
 #include <iostream>
 
 #include "checkpoint_fixture.h"
@@ -205,4 +206,60 @@ TEST_CASE("Micro-batches that a schedule does not admit are refused before anyth
   const std::vector<std::string> ramp{"train.batch_ramp={start: 4, until_tokens: 1000, multiple: 2}"};
   check_microbatches(config({"parallel.pp=2", "parallel.schedule=dualpipe", ramp[0]}), 1);
   refuses({"parallel.pp=2", "parallel.schedule=dualpipe", ramp[0]}, 2, "a step of 4 sequences (train.batch_ramp) makes 2 micro-batches");
+}
+
+TEST_CASE("A schedule from a file trains to the bits of 1F1B, and one that does not fit is refused", "[pipelines]") {
+  const TempDir dir;
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::ofstream(dir.path() + "/" + name) << text;
+    return dir.path() + "/" + name;
+  };
+  // Four stages in a zigzag of two ranks, each micro-batch through all of them before the next one: nobody's builder.
+  std::string csv = "rank,action\n";
+  const int rank_of[] = {0, 1, 1, 0};
+  for (int m = 0; m < 4; ++m) {
+    for (int s = 0; s < 4; ++s) csv += detail::concat(rank_of[s], ",F s", s, " m", m, "\n");
+    for (int s = 3; s >= 0; --s) csv += detail::concat(rank_of[s], s % 2 ? ",BW s" : ",B s", s, " m", m, "\n", s % 2 ? "" : detail::concat(rank_of[s], ",W s", s, " m", m, "\n"));
+  }
+  const char* recipe = "model: debug\ndata: {store: s, seq_len: 32}\ntrain: {steps: 20, global_batch: 4, micro_batch: 1, lr: {max: 1e-3, min: 1e-4}}\nparallel: {pp: 2}\n";
+  const auto config = [&](std::vector<std::string> overrides) {
+    overrides.push_back("model.num_hidden_layers=8");
+    return parse_run_config(recipe, "recipe", overrides);
+  };
+  const std::string path = write("zigzag.csv", csv);
+  RunSpec s = spec_of({"1f1b"}, 2, 1, 1, DType::kF32);
+  const Record expected = run(s);
+  s.options.custom = custom_schedule(config({"parallel.schedule=" + path}));
+  REQUIRE(s.options.custom);
+  const Record r = run(s);
+  CHECK(first_difference(r, expected, 0.0) == "");
+  CHECK(r.executed[1] == s.options.custom->actions[1]);
+  check_microbatches(config({"parallel.schedule=" + path}), 1, s.options.custom.get());
+
+  const auto refuses = [&](const std::vector<std::string>& overrides, const std::string& why) {
+    CHECK_THROWS_AS(custom_schedule(config(overrides)), ConfigError);
+    CHECK_THROWS_WITH(custom_schedule(config(overrides)), Catch::Contains(why));
+  };
+  CHECK(custom_schedule(config({"parallel.schedule=zb-h1"})) == nullptr);
+  refuses({"parallel.schedule=" + path, "parallel.pp=4"}, "zigzag.csv: for 2 ranks, parallel.pp is 4");
+  refuses({"parallel.schedule=" + path, "parallel.stage_layers=[4, 4]"}, "4 stages, parallel.stage_layers has 2 entries");
+  refuses({"parallel.schedule=" + path, "parallel.grad_halves=2"}, "parallel.grad_halves must be 1");
+  refuses({"parallel.schedule=" + write("broken.csv", csv.substr(0, csv.size() - 10))}, "not sound: ");
+  refuses({"parallel.schedule=nowhere.yaml"}, "nowhere.yaml: cannot be read");
+  CHECK_THROWS_WITH(check_microbatches(config({"parallel.schedule=" + path, "train.global_batch=6"}), 1, s.options.custom.get()),
+                    Catch::Contains("makes 6 micro-batches") && Catch::Contains("zigzag.csv is for 4"));
+  CHECK_THROWS_WITH(config({"parallel.schedule=zigzag"}), Catch::Contains("expected one of: gpipe | 1f1b"));
+  CHECK_THROWS_WITH(config({"parallel.schedule=" + path, "parallel.vpp=2"}), Catch::Contains("the stages of a rank are in the schedule's file"));
+}
+
+TEST_CASE("Data-parallel ranks of one pipeline position post the same collectives in the same order", "[pipelines]") {
+  for (const Pipeline& p : {Pipeline{"1f1b"}, {"interleaved", 2}, {"dualpipe"}, {"dualpipev"}, {"zb-h1"}}) {
+    RunSpec s = spec_of(p, 2, 2, 2, DType::kF32);
+    s.steps = 1;
+    const Record r = run(s);
+    INFO(p.schedule);
+    CHECK(check_collectives({r.executed[0], r.executed[1]}).empty());  // what was executed, not what was planned
+    CHECK(check_collectives({r.executed[2], r.executed[3]}).empty());
+    CHECK_FALSE(check_collectives({r.executed[0], r.executed[2]}).empty());
+  }
 }
