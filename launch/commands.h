@@ -20,5 +20,6 @@ void add_inspect(CLI::App& app, Command& chosen);   // model show, checkpoint ls
 void add_use(CLI::App& app, Command& chosen);       // eval, generate
 void add_prove(CLI::App& app, Command& chosen, const std::vector<std::string>& words);  // verify golden, bench step
 void add_plan(CLI::App& app, Command& chosen);      // plan schedule
+void add_plan_run(CLI::App& plan, Command& chosen);  // atoll plan RECIPE, below it
 
 }  // namespace atoll

@@ -46,8 +46,9 @@ void add_plan_schedule(CLI::App& plan, Command& chosen) {
 
 void add_plan(CLI::App& app, Command& chosen) {
   CLI::App* plan = app.add_subcommand("plan", "what a run takes, before it is paid for");
-  plan->require_subcommand(1);
+  plan->require_subcommand(0, 1);
   add_plan_schedule(*plan, chosen);
+  add_plan_run(*plan, chosen);
 }
 
 }  // namespace atoll

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <cstdio>
+#include <cstdlib>
 
 #include "kernels/base/log.h"
 #include "launch/commands.h"
 #include "launch/mpirun_line.h"
+#include "trainer/plan/dry_run.h"
 #include "trainer/trainer.h"
 
 namespace atoll {
@@ -25,12 +28,30 @@ HostInfo look_at_host(const MpiSession& session) {
 }
 }  // namespace
 
+namespace {
+int dry_run(const std::string& recipe, std::vector<std::string> overrides, bool json, std::string& phase) {
+  int world = 0;
+  for (const std::string& o : overrides)
+    if (o.rfind("world=", 0) == 0) world = std::atoi(o.c_str() + 6);
+  std::erase_if(overrides, [](const std::string& o) { return o.rfind("world=", 0) == 0; });
+  if (world < 1) throw ConfigError("--dry-run needs the number of ranks: world=16");
+  const RunConfig config = load_run_config(recipe, overrides);
+  phase = "start";
+  const plan::DryRun run = plan::dry_run(config, world);
+  std::fputs((json ? plan::dry_run_json(run) : plan::dry_run_text(run)).c_str(), stdout);
+  return run.problems.empty() ? 0 : static_cast<int>(run.is_data_problem ? ExitCode::kData : ExitCode::kConfig);
+}
+}  // namespace
+
 void add_train(CLI::App& app, Command& chosen, const std::vector<std::string>& words) {
   CLI::App* train = app.add_subcommand("train", "train a model: [mpirun -n RANKS] atoll train RECIPE.yaml key=value ...");
   static std::string recipe;  // CLI11 fills variables that must outlive parsing; they are read by this command alone
   static std::vector<std::string> overrides;
   train->add_option("recipe", recipe, "YAML file; docs/configuration.md lists every key")->required();
   train->add_option("overrides", overrides, "key=value, as train.steps=2000 or parallel.pp=4; the last of equal keys wins");
+  static bool is_dry = false, json = false;
+  train->add_flag("--dry-run", is_dry, "with world=N: all that a start of N ranks does but the steps, in this process; nothing is written");
+  train->add_flag("--json", json, "the dry run as JSON, every rank's groups");
   train->footer("For example: mpirun -n 4 atoll train launch/recipes/quickstart.yaml data.store=runs/store parallel.pp=2 parallel.ep=2 run.name=mine\n"
                 "(as root, or with more ranks than cores: mpirun --allow-run-as-root --oversubscribe). Without mpirun it is one rank.\n"
                 "ranks = parallel.pp x data-parallel ranks; parallel.ep divides the latter. `atoll config reference` prints every key.\n"
@@ -39,6 +60,7 @@ void add_train(CLI::App& app, Command& chosen, const std::vector<std::string>& w
   train->callback([&chosen, words] {
     chosen = [words](MpiSession& session, std::string& phase) {
       phase = "reading the configuration";
+      if (is_dry) return dry_run(recipe, overrides, json, phase);
       const RunConfig config = load_run_config(recipe, overrides);
       check_mesh(session.world(), config.parallel.mesh, words);
       std::signal(SIGUSR1, on_signal);

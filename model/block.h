@@ -46,6 +46,8 @@ class Block {
   std::span<const Phase> backward_input_phases() const;
   std::span<const Phase> backward_weight_phases() const;
   int64_t layer() const { return layer_; }
+  const std::vector<int64_t>* rows_received() const { return moe_ ? &moe_->rows_received() : nullptr; }
+  void begin_step() { if (moe_) moe_->begin_step(); }
   void reserve(BlockState& state) const { if (moe_) moe_->reserve(state.moe); }
 
  private:

@@ -49,6 +49,7 @@ void Moe::route_and_dispatch(MoeState& s, const Tensor& x, const TokenRows& rows
   for (int64_t slot = 0; slot < T * K; ++slot) s.slot_of.tensor().as<int32_t>()[s.row_of.tensor().as<int32_t>()[slot]] = static_cast<int32_t>(slot);
   for (int64_t e = 0; e < E; ++e) sums.expert_counts[static_cast<size_t>(layer_ * E + e)] += s.counts[static_cast<size_t>(e)];
   dispatcher_.plan(s.counts, s.plan);
+  rows_.push_back(s.plan.rows_received);
   send_to_experts(s, x, true);
 }
 

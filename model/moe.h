@@ -34,6 +34,9 @@ class Moe {
  public:
   Moe(Context& ctx, const ModelConfig& config, int64_t layer, const MoeTensors& weights, const MoeTensors& grads, const Tensor& router_bias, Dispatcher& dispatcher);
   void reserve(MoeState& state) const { state.counts.reserve(static_cast<size_t>(config_.n_routed_experts)), dispatcher_.reserve(state.plan); }
+  // Rows that this rank received in each micro-batch since begin_step(), in forward order: what the memory of routed rows followed.
+  const std::vector<int64_t>& rows_received() const { return rows_; }
+  void begin_step() { rows_.clear(); }
   // forward phases; x_TD: the normed input
   void route_and_dispatch(MoeState& state, const Tensor& x_TD, const TokenRows& rows, const StepScales& scales, StepSums& sums, const ModelProbe& probe) const;
   void experts(MoeState& state, const Tensor& x_TD) const;
@@ -57,6 +60,7 @@ class Moe {
   Tensor bias_;
   Dispatcher& dispatcher_;
   bool has_shared_;
+  mutable std::vector<int64_t> rows_;
   Mlp shared_;
 };
 

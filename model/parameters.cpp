@@ -74,36 +74,46 @@ bool follows(const ParameterSpec& spec, const ParameterSpec* previous) {
 const char kEmbeddingName[] = "model.embed_tokens.weight", kHeadName[] = "lm_head.weight";
 }  // namespace
 
-ParameterStore::ParameterStore(Context& ctx, const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement, DType storage) : storage_(storage) {
+ParameterLayout parameter_layout(const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement) {
   const bool has_replica = placement.is_last() && !placement.is_first() && (config.num_nextn_predict_layers > 0 || config.tie_word_embeddings);
-  const DType acc = acc_dtype(storage);
   constexpr int64_t kAlignElements = 32;
-  std::vector<int64_t> offsets;
-  int64_t at = 0, grads_begin = 0, bias_elements = 0;  // a replica comes first and has weights alone: gradients begin behind it
+  ParameterLayout layout;
   const ParameterSpec* previous = nullptr;
   for (size_t i = 0; i < manifest.size(); ++i) {
     const ParameterSpec& spec = manifest[i];
     const bool replica = has_replica && spec.layer < 0;
     if (!replica && !is_here(config, spec, placement)) continue;
     if (spec.is_router_bias) {
-      biases_.push_back({spec.name, spec.layer, {}});
-      bias_elements += spec.rows;
+      layout.biases.push_back(static_cast<int>(i));
+      layout.bias_elements += spec.rows;
       continue;
     }
-    if (!follows(spec, previous)) at = (at + kAlignElements - 1) / kAlignElements * kAlignElements;
-    if (previous == nullptr || parameters_.back().is_replica) grads_begin = at;
+    if (!follows(spec, previous)) layout.total = (layout.total + kAlignElements - 1) / kAlignElements * kAlignElements;
+    if (previous == nullptr || layout.items.back().is_replica) layout.grads_begin = layout.total;
     previous = &spec;
+    layout.items.push_back({static_cast<int>(i), layout.total, replica});
+    layout.total += spec.numel();
+    layout.num_elements += spec.numel();
+  }
+  return layout;
+}
+
+ParameterStore::ParameterStore(Context& ctx, const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement, DType storage) : storage_(storage) {
+  const DType acc = acc_dtype(storage);
+  const ParameterLayout layout = parameter_layout(config, manifest, placement);
+  const int64_t at = layout.total, grads_begin = layout.grads_begin, bias_elements = layout.bias_elements;
+  num_elements_ = layout.num_elements;
+  for (const ParameterLayout::Item& item : layout.items) {
+    const ParameterSpec& spec = manifest[static_cast<size_t>(item.index)];
     LocalParameter p;
     p.spec = &spec;
-    p.index = static_cast<int>(i);
+    p.index = item.index;
     p.is_expert = spec.expert >= 0;
-    p.is_replica = replica;
-    offsets.push_back(at);
-    at += spec.rows * spec.cols;
-    num_elements_ += spec.rows * spec.cols;
+    p.is_replica = item.is_replica;
     by_name_[spec.name] = static_cast<int>(parameters_.size());
     parameters_.push_back(p);
   }
+  for (const int i : layout.biases) biases_.push_back({manifest[static_cast<size_t>(i)].name, manifest[static_cast<size_t>(i)].layer, {}});
   weights_ = ctx.memory.weights.take({at}, storage);
   grads_ = ctx.memory.grads.take({at - grads_begin}, acc);
   std::memset(weights_.tensor().data, 0, static_cast<size_t>(weights_.tensor().bytes()));
@@ -114,8 +124,8 @@ ParameterStore::ParameterStore(Context& ctx, const ModelConfig& config, const st
       const Tensor flat = buffer.tensor().rows(begin, n);
       return p.spec->is_vector ? flat : flat.view({p.spec->rows, p.spec->cols});
     };
-    p.weight = place(weights_, offsets[i]);
-    if (!p.is_replica) p.grad = place(grads_, offsets[i] - grads_begin);
+    p.weight = place(weights_, layout.items[i].offset);
+    if (!p.is_replica) p.grad = place(grads_, layout.items[i].offset - grads_begin);
   }
   bias_buffer_ = ctx.memory.weights.take({bias_elements}, acc);
   std::memset(bias_buffer_.tensor().data, 0, static_cast<size_t>(bias_buffer_.tensor().bytes()));

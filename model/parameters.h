@@ -32,6 +32,15 @@ struct Placement {
 // `counts` (parallel.stage_layers), if not empty, decides instead. ConfigError when it cannot be.
 std::vector<Range> split_layers(const ModelConfig& config, int num_stages, const std::vector<int>& counts);
 
+// Which parameters a rank holds and where each lies in its arena, in elements: what ParameterStore allocates and the memory model counts.
+struct ParameterLayout {
+  struct Item { int index = 0; int64_t offset = 0; bool is_replica = false; };  // index: in the manifest
+  std::vector<Item> items;                                                      // manifest order, router biases left out
+  std::vector<int> biases;                                                      // indices of the router biases
+  int64_t total = 0, grads_begin = 0, num_elements = 0, bias_elements = 0;      // a replica comes first and has weights alone: gradients begin behind it
+};
+ParameterLayout parameter_layout(const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement);
+
 struct LocalParameter {
   const ParameterSpec* spec = nullptr;
   int index = 0;          // in the manifest

@@ -30,6 +30,9 @@ void Stage::begin(const std::vector<MicroBatch>& batches, const StepScales& scal
   batches_ = &batches;
   scales_ = scales;
   is_training_ = is_training;
+  for (auto& block : blocks_) block->begin_step();
+  for (auto& module : mtp_) module->begin_step();
+  forwards_.clear();
   has_gradients_ = false;
   slot_of_.assign(batches.size(), -1);
   sums_.reset(static_cast<int>(mtp_.size()), config_.num_blocks(), config_.n_routed_experts);
@@ -81,6 +84,7 @@ void Stage::release_if_idle(int m) {
 Buffer Stage::boundary(int m) { return ctx_.memory.activations.take({(*batches_)[static_cast<size_t>(m)].main.size(), config_.hidden_size}, type_); }
 
 void Stage::forward(int m) {
+  forwards_.push_back(m);
   current_ = m;
   Slot& s = acquire(m);
   const MicroBatch& batch = (*batches_)[static_cast<size_t>(m)];
@@ -185,6 +189,14 @@ void Stage::backward_weight(int m) {
   }
   s.is_done = true;
   release_if_idle(m);
+}
+
+void Stage::add_rows_received(std::vector<std::vector<int64_t>>& rows) const {
+  const auto put = [&](int64_t layer, const std::vector<int64_t>* of_layer) {
+    for (size_t i = 0; of_layer != nullptr && i < of_layer->size(); ++i) rows[static_cast<size_t>(forwards_[i])][static_cast<size_t>(layer)] = (*of_layer)[i];
+  };
+  for (const auto& block : blocks_) put(block->layer(), block->rows_received());
+  for (size_t k = 0; k < mtp_.size(); ++k) put(config_.num_hidden_layers + static_cast<int64_t>(k), mtp_[k]->rows_received());
 }
 
 StageFunctions Stage::functions(std::vector<Stage*> stages) {

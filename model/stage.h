@@ -31,6 +31,8 @@ class Stage {
   Tensor final_state() const { return final_state_; }
   Tensor head_weight() const { return head_; }
   int current_microbatch() const { return current_; }  // of the action that runs, for probes
+  // Fills [micro-batch][block] with the routed rows that reached this rank in this step; where this stage has no part, nothing.
+  void add_rows_received(std::vector<std::vector<int64_t>>& rows) const;
   int64_t num_live_slots() const { return num_live_; }
   ModelProbe probe;
   bool keep_final_state = false;
@@ -73,6 +75,7 @@ class Stage {
   size_t settled_for_ = 0;  // micro-batches
   int64_t num_live_ = 0;
   int current_ = 0;
+  std::vector<int> forwards_;  // micro-batches of this step, in the order of their F
   Buffer kept_state_;
   Tensor final_state_;
 };

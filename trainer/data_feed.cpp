@@ -1,7 +1,11 @@
 // Rows of the sampler to micro-batches of a rank. Policy: a step's rows are cut over micro-batches first and over dp ranks second, as evenly as possible; a rank may get none.
 #include "trainer/data_feed.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+
+#include "kernels/base/error.h"
 
 namespace atoll {
 
@@ -41,6 +45,12 @@ int64_t DataFeed::heldout_bytes(int64_t first, int64_t count) {
   int64_t bytes = 0;
   for (int64_t row = first; row < std::min(first + count, num_heldout_rows()); ++row) bytes += heldout_->fill_row(row, ids_, labels_, documents_).bytes;
   return bytes;
+}
+
+void check_vocabulary(const RunConfig& config, const DataFeed& feed) {
+  const int64_t tokens = feed.store().info().vocab_size;
+  if (tokens > config.model.vocab_size)
+    throw ConfigError(fmt::format("model.vocab_size = {} is smaller than the {} tokens of the store {}; set model.vocab_size={}", config.model.vocab_size, tokens, config.data.store, tokens));
 }
 
 }  // namespace atoll

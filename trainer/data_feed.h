@@ -38,4 +38,7 @@ class DataFeed {
   std::vector<int32_t> ids_, labels_, documents_;
 };
 
+// ConfigError where the store's tokens do not fit the model's tables.
+void check_vocabulary(const RunConfig& config, const DataFeed& feed);
+
 }  // namespace atoll

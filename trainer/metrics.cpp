@@ -192,6 +192,8 @@ void MetricsFile::evaluation(const Position& at, double nats, double bits_per_by
   write(nlohmann::ordered_json{{"event", "evaluation"}, {"step", at.step}, {"tokens", at.tokens}, {"heldout_loss", nats}, {"heldout_bits_per_byte", bits_per_byte}, {"heldout_mtp_loss", mtp}}.dump());
 }
 
+void MetricsFile::raw_event(const std::string& json) { write(json); }
+
 void MetricsFile::event(const std::string& name, const Position& at, const std::string& text) {
   write(nlohmann::ordered_json{{"event", name}, {"step", at.step}, {"tokens", at.tokens}, {"text", text}}.dump());
 }

@@ -56,6 +56,7 @@ class MetricsFile {
   void step(const StepMetrics& m);
   void evaluation(const Position& at, double nats_per_token, double bits_per_byte, const std::vector<double>& mtp);
   void event(const std::string& name, const Position& at, const std::string& text);
+  void raw_event(const std::string& json);  // one object that has its "event"
   int64_t num_lost() const { return num_lost_; }  // lines that were not written, so far
 
  private:

@@ -105,6 +105,7 @@ void Assembly::read_recipe(const std::string& yaml) {
   std::map<std::string, int> seen;
   for (const auto& [key, value] : root.entries) {
     const Setting at{value, value.line, ""};
+    if (key == "plan") continue;  // read by `atoll plan` alone (trainer/plan/settings.h); training ignores it
     if (const auto [it, is_new] = seen.emplace(key, value.line); !is_new)
       fail(at, key, ": duplicate section, first given at line " + std::to_string(it->second));
     else

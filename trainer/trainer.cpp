@@ -14,6 +14,7 @@
 #include "trainer/banner.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_agree.h"
+#include "trainer/plan/run_forecast.h"
 #include "trainer/schedule_rules.h"
 
 namespace atoll {
@@ -39,9 +40,7 @@ ExitCode Trainer::run() {
   if (const std::string error = error_of([&] { log::set_file(log_path); }); !error.empty()) log::warn(log_path + ": " + error + "; going on without it");
   phase_ = "opening the data";
   feed_ = std::make_unique<DataFeed>(config_);
-  if (feed_->store().info().vocab_size > config_.model.vocab_size)
-    throw ConfigError(fmt::format("model.vocab_size = {} is smaller than the {} tokens of the store {}; set model.vocab_size={}", config_.model.vocab_size, feed_->store().info().vocab_size,
-                                  config_.data.store, feed_->store().info().vocab_size));
+  check_vocabulary(config_, *feed_);
   phase_ = "building the model";
   const int threads = config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : std::max(1, host_.cores / host_.ranks_on_host);
   has_native_bf16_ = world_.max(cpu::has_native_bf16_gemm() ? 0 : 1) == 0;
@@ -95,6 +94,7 @@ ExitCode Trainer::run() {
     if (is_evaluation_due()) evaluate();
   }
   console_.finish();
+  if (position_.step > first_step && metrics.result->applied) compare_forecast(metrics, (now() - started) / static_cast<double>(position_.step - first_step));
   if (saved_step_ != position_.step) {
     const Saved saved = save();
     if (saved == Saved::kPoisoned) return stop_poisoned();
@@ -120,6 +120,11 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
                       .clip_norm = config_.train.clip_norm, .step = updates_ + 1};
   const StepResult& result = engine_->train_step(batches_, plan);
   m.seconds = now() - begin;
+  if (const int64_t peak = engine_->ctx().memory.routed.high_water(); peak > routed_peak_) {
+    routed_peak_ = peak;
+    rows_of_peak_.assign(batches_.size(), std::vector<int64_t>(static_cast<size_t>(config_.model.num_blocks()), 0));
+    for (const auto& stage : engine_->stages()) stage->add_rows_received(rows_of_peak_);
+  }
   position_ = end;
   sequences_ += count;
   updates_ += result.applied;
@@ -133,6 +138,19 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
   m.mfu = m.flops_per_second / gemm_peak_;
   m.result = &result;
   return result;
+}
+
+void Trainer::compare_forecast(const StepMetrics& last, double seconds) {
+  plan::Measured measured;
+  for (const MicroBatch& b : batches_) measured.microbatch_tokens.push_back(b.main.size());
+  measured.rows = rows_of_peak_;
+  measured.bytes_sent = last.result->bytes_sent;
+  measured.dispatch_bytes = last.result->dispatch_bytes;
+  measured.combine_bytes = last.result->combine_bytes;
+  measured.seconds = seconds;
+  const plan::Comparison c = plan::compare_forecast(config_, *engine_, gemm_peak_, measured);
+  say(c.text);
+  if (metrics_) metrics_->raw_event(c.json);
 }
 
 bool Trainer::is_evaluation_due() const { return config_.eval.every > 0 && position_.step % config_.eval.every == 0 && evaluated_step_ != position_.step; }

@@ -36,6 +36,7 @@ class Trainer {
   ExitCode save_and_stop();
   ExitCode stop_poisoned();
   void evaluate();
+  void compare_forecast(const StepMetrics& last, double seconds);  // collective; seconds: a step of this run, on average
   bool is_evaluation_due() const;  // of the step that was just finished; a save of it comes first
   bool must_stop();
   void say(const std::string& text);   // rank 0 alone
@@ -59,6 +60,8 @@ class Trainer {
   double gemm_peak_ = 0;                  // FLOP/s, all ranks
   bool is_resumed_ = false, has_native_bf16_ = false;  // native: on every rank
   std::vector<MicroBatch> batches_;
+  int64_t routed_peak_ = -1;                          // bytes; and
+  std::vector<std::vector<int64_t>> rows_of_peak_;    // the rows of the step that reached it
 };
 
 // What a rank saves and loads: its owned rows of masters and moments, and the router biases it answers for.

@@ -7,6 +7,7 @@
 #include "kernels/base/log.h"
 #include "trainer/banner.h"
 #include "trainer/checkpoint.h"
+#include "trainer/plan/run_forecast.h"
 #include "trainer/trainer.h"
 
 namespace atoll {
@@ -114,6 +115,7 @@ void Trainer::print_banner() {
   const std::string text = banner(config_, *engine_, host_, gemm_peak_, feed_->store().info().train.tokens, is_resumed_ ? position_.step : 0);  // collective
   say("configuration:\n" + resolved_);
   say(text);
+  say(plan::forecast_text(config_, *engine_, gemm_peak_));
 }
 
 }  // namespace atoll

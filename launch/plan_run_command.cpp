@@ -1,0 +1,51 @@
+// atoll plan RECIPE|PRESET cluster=NAME: a run's time, memory, bytes and dollars, before it is paid for.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+
+#include "kernels/base/error.h"
+#include "launch/commands.h"
+#include "trainer/plan/report.h"
+
+namespace atoll {
+namespace {
+// Beside the program's own sources (build/NAME/atoll), beside an installed program (../share/atoll), or in the current folder.
+std::string data_folder() {
+  char self[4096] = {};
+  const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  const std::filesystem::path at = n > 0 ? std::filesystem::path(self).parent_path() : std::filesystem::path(".");
+  std::error_code failed;
+  for (const std::filesystem::path& folder : {at / ".." / ".." / "launch", at / ".." / "share" / "atoll", std::filesystem::path("launch")})
+    if (std::filesystem::is_directory(folder / "clusters", failed)) return std::filesystem::canonical(folder, failed).string();
+  throw ConfigError("the folder with clusters/, calibration/ and recipes/ is not found beside the program, nor in ./launch");
+}
+}  // namespace
+
+void add_plan_run(CLI::App& plan, Command& chosen) {
+  static std::string what, item;
+  static std::vector<std::string> arguments;
+  static bool json = false;
+  plan.add_option("recipe", what, "a recipe (by name, as deepseek-v3, or a file.yaml) or a model preset");
+  plan.add_option("arguments", arguments, "cluster=NAME or cluster=FILE.yaml (h800-2048, h100-1024, h200-8, laptop), and key=value: keys of the configuration,\n"
+                                          "plan.KEY (docs/planning.md), cluster.KEY as cluster.links.inter.bandwidth='25 GB/s'");
+  plan.add_option("--explain", item, "trace one number to its inputs and their sources");
+  plan.add_flag("--json", json, "JSON, for scripts: every number, its formula and its inputs");
+  plan.footer("For example: atoll plan deepseek-v3 cluster=h800-2048\n"
+              "             atoll plan deepseek-v3 cluster=h800-2048 cluster.links.inter.bandwidth='25 GB/s' --explain step_time");
+  plan.callback([&plan, &chosen] {
+    if (!plan.get_subcommands().empty()) return;
+    if (what.empty()) throw ConfigError("atoll plan: name a recipe or a preset (atoll plan deepseek-v3 cluster=h800-2048), or `atoll plan schedule`; `atoll plan --help` says more");
+    chosen = [](MpiSession&, std::string& phase) {
+      phase = "planning";
+      const std::string folder = data_folder();
+      const plan::PlanInput input = plan::load_plan(what, arguments, {folder + "/recipes", folder + "/clusters", folder + "/calibration"});
+      const plan::Report report = plan::make_report(input, item.empty());
+      std::fputs((!item.empty() ? report.ledger.explain(item) : json ? plan::report_json(report) : plan::report_text(report)).c_str(), stdout);
+      return 0;
+    };
+  });
+}
+
+}  // namespace atoll

@@ -1,0 +1,49 @@
+// The dry run: a start of many ranks in one process, and the errors that a start would give.
+#include <catch2/catch.hpp>
+
+#include "kernels/base/error.h"
+#include "trainer/plan/dry_run.h"
+
+using namespace atoll;
+using namespace atoll::plan;
+using Catch::Matchers::Contains;
+
+namespace {
+RunConfig recipe(const std::string& name, std::vector<std::string> more = {}) {
+  more.push_back("run.dir=/nonexistent");
+  return load_run_config(std::string(ATOLL_SOURCE_DIR) + "/launch/recipes/" + name + ".yaml", more);
+}
+std::string error_text(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& e) { return e.what(); }
+  return "";
+}
+}  // namespace
+
+TEST_CASE("A dry run of DeepSeek-V3 on 2048 ranks places every rank, proves the schedule and saves every row once", "[plan]") {
+  const DryRun run = dry_run(recipe("deepseek-v3"), 2048);
+  REQUIRE(run.ranks.size() == 2048);
+  CHECK(run.ranks[0].next == 128);
+  CHECK(run.ranks[2047].previous == 1919);
+  CHECK(run.ranks[70].ep.front() == 64);
+  CHECK(run.ranks[70].edp == std::vector<int>{6, 70});
+  CHECK(run.ranks[130].mirror == std::vector<int>{130, 14 * 128 + 2});
+  CHECK(run.schedule.num_microbatches == 120);
+  // 682,636,487,424 parameters with gain vectors, in FP32 with two BF16 moments; the biases of 59 routers in FP32
+  const int64_t trained = 671026419200 - 58 * 256 + 11610068224 - 256;
+  CHECK(run.checkpoint_bytes == trained * 8 + 59 * 256 * 4);
+  REQUIRE(run.problems.size() == 1);
+  CHECK_THAT(run.problems[0], Contains("make a token store"));
+  CHECK(run.is_data_problem);
+  CHECK_THAT(dry_run_text(run), Contains("proven") && Contains("a start would end here"));
+}
+
+TEST_CASE("A dry run refuses what a start refuses", "[plan]") {
+  CHECK_THAT(error_text([] { dry_run(recipe("debug"), 0); }), Contains("world=0 must be at least 1"));
+  CHECK_THAT(error_text([] { dry_run(recipe("debug", {"parallel.pp=2"}), 5); }), Contains("5 ranks are not divisible by pp=2"));
+  CHECK_THAT(error_text([] { dry_run(recipe("debug", {"parallel.ep=3"}), 4); }), Contains("is not divisible by ep=3"));
+  CHECK_THAT(error_text([] { dry_run(recipe("deepseek-v3"), 4096); }), Contains("micro-batches") && Contains("dualpipe"));  // 60 in a step, but 16 while the batch grows
+  const DryRun tight = dry_run(recipe("debug", {"parallel.pp=2", "memory.activations=64KiB"}), 2);
+  CHECK_THAT(dry_run_text(tight), Contains("memory.activations = 65.54 KB: the fullest rank needs"));
+}

@@ -1,0 +1,122 @@
+// Parameters by precision and sharding; activations by the walk of the plan's own schedule.
+#include "trainer/plan/plan_memory.h"
+
+#include <algorithm>
+
+#include "kernels/base/error.h"
+
+namespace atoll::plan {
+namespace {
+MemoryShape memory_shape(const PlanInput& in, const Priced& p, double imbalance) {
+  MemoryShape m;
+  m.tokens = p.seq_len * p.micro_batch / p.cp;
+  m.sequences = p.micro_batch;
+  m.rows_sent = static_cast<double>(m.tokens * in.run.model.num_experts_per_tok) / p.tp * p.etp;
+  m.rows_received = m.rows_sent * imbalance;
+  m.is_alone = p.ep * p.etp == 1;
+  m.is_fp8_cache = in.plan.text("cache") == "fp8";
+  const auto again = [&](const char* word) { return in.plan.has_word("recompute", word); };
+  m.recompute = {again("norms"), again("mla_up"), again("swiglu"), again("experts"), again("attention"), again("full")};
+  m.kv_heads = static_cast<int64_t>(in.plan.number("kv_heads"));
+  m.tp = p.tp;
+  return m;
+}
+
+// MTP modules that are on another stage than the head are counted as layers there.
+StageMemory memory_of(const ModelConfig& model, const StageSpec& spec, const MemoryShape& shape) {
+  ModelConfig c = model;
+  Range layers = spec.layers;
+  if (spec.mtp > 0 && !spec.has_head) layers.end = layers.begin + spec.layers.size() + spec.mtp;
+  if (spec.mtp == 0) c.num_nextn_predict_layers = 0;
+  return stage_memory(c, layers, spec.has_embedding, spec.has_head, shape);
+}
+
+double imbalance_of(const PlanInput& in, const std::string& routing, int ep) {
+  PlanInput other = in;
+  Value v = in.plan.at("routing");
+  v.text = routing;
+  other.plan.set("routing", v);
+  return routing_imbalance(other, ep);
+}
+
+// When a list's action begins in the simulation; a message: when the computation after it does.
+double time_of(const StepPrediction& s, int rank, int index) {
+  const auto& list = s.schedule.actions[static_cast<size_t>(rank)];
+  const auto& line = s.simulation.timeline[static_cast<size_t>(rank)];
+  size_t done = 0;
+  for (int i = 0; i < index; ++i) done += is_computation(list[static_cast<size_t>(i)]);
+  return done < line.size() ? line[done].begin : s.simulation.step_time;
+}
+
+int live_at(const StepPrediction& s, int rank, int index) {
+  int live = 0;
+  const auto& list = s.schedule.actions[static_cast<size_t>(rank)];
+  for (int i = 0; i <= index && i < static_cast<int>(list.size()); ++i) {
+    live += forward_of(list[static_cast<size_t>(i)]).stage >= 0;
+    if (i < index) live -= weight_of(list[static_cast<size_t>(i)]).stage >= 0;
+  }
+  return live;
+}
+}  // namespace
+
+std::vector<RankMemory> plan_memory(const PlanInput& in, const StepPrediction& s, const std::string& routing) {
+  const Priced& p = s.priced;
+  const ModelConfig& c = in.run.model;
+  const MemoryShape shape = memory_shape(in, p, imbalance_of(in, routing, p.ep));
+  std::vector<StageMemory> stages;
+  for (const StageSpec& spec : s.specs) stages.push_back(memory_of(c, spec, shape));
+  const double both = s.schedule.is_mirrored ? 2 : 1, ranks = static_cast<double>(p.dp) * p.cp;
+  const double dense_group = ranks * both, expert_group = std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both, zero = in.plan.number("zero");
+  const double linear = in.plan.text("precision") == "fp8" ? 1 + 4.0 / (128 * 128) : 2, grad = in.plan.text("grads") == "bf16" ? 2 : 4;
+  const double moments = in.run.train.adam.moments == DType::kBF16 ? 4 : 8, table = static_cast<double>(c.vocab_size * c.hidden_size) / p.tp;
+  std::vector<RankMemory> out;
+  for (int r = 0; r < s.schedule.num_ranks; ++r) {
+    const StageParameters& n = s.parameters[static_cast<size_t>(r)];
+    const auto sharded = [&](double shared, double experts, bool is_split) { return is_split ? shared / dense_group + experts / expert_group : shared + experts; };
+    double tables = 0;  // embedding and head stay in BF16
+    for (int stage : s.schedule.stages_of(r)) tables += (s.specs[static_cast<size_t>(stage)].has_embedding ? table : 0) + (s.specs[static_cast<size_t>(stage)].has_head && !c.tie_word_embeddings ? table : 0);
+    RankMemory m;
+    m.weights = sharded((n.shared - tables) * linear + tables * 2, n.experts * linear, zero >= 3);
+    m.grads = sharded(n.shared * grad, n.experts * grad, zero >= 2);
+    m.optimizer = sharded(n.shared * (4 + moments), n.experts * (4 + moments), true);
+    const RankPeaks peaks = walk_rank(s.schedule, r, stages, in.plan.text("overlap") == "pairs");
+    m.activations = peaks.both.bytes;
+    m.moment = peaks.both.moment;
+    m.peak_time = time_of(s, r, peaks.both.action);
+    m.live = live_at(s, r, peaks.both.action);
+    m.reserve = in.plan.number("reserve");
+    out.push_back(m);
+  }
+  return out;
+}
+
+const RankMemory& fullest(const std::vector<RankMemory>& ranks) {
+  return *std::max_element(ranks.begin(), ranks.end(), [](const RankMemory& a, const RankMemory& b) { return a.total() < b.total(); });
+}
+
+void explain_memory(const PlanInput& in, const StepPrediction& s, const std::vector<RankMemory>& ranks, Ledger& ledger) {
+  const RankMemory& m = fullest(ranks);
+  const auto rank = static_cast<int>(&m - ranks.data());
+  const MemoryShape shape = memory_shape(in, s.priced, imbalance_of(in, in.plan.text("routing"), s.priced.ep));
+  const int stage = s.schedule.stages_of(rank).front();
+  const StageMemory of_stage = memory_of(in.run.model, s.specs[static_cast<size_t>(stage)], shape);
+  std::vector<std::string> kept = {"plan.cache", "plan.recompute"};
+  double sum = 0;
+  for (const auto& [name, bytes] : of_stage.kept) {
+    sum += bytes;
+    if (bytes < 1e6) continue;
+    kept.push_back("memory.kept." + name);
+    ledger.put(kept.back(), bytes, Unit::kBytes, "kept of one micro-batch from F to B or W; the number is its layer");
+  }
+  ledger.put("memory.kept", sum, Unit::kBytes, detail::concat("of one micro-batch on stage ", stage, ", the first stage of the fullest rank ", rank), kept);
+  ledger.put("memory.live", m.live, Unit::kCount, detail::concat("micro-batches that hold activations at the peak of rank ", rank, ": ", m.moment, ", ", m.peak_time, " s after the step's begin"));
+  ledger.put("memory.activations", m.activations, Unit::kBytes, "walk of the schedule: what live micro-batches keep, and what the actions need on the way", {"memory.live", "memory.kept"});
+  ledger.put("memory.weights", m.weights, Unit::kBytes, "parameters in the precision of the GEMMs, embedding and head in BF16", {"rank.shared_parameters", "rank.expert_parameters", "plan.precision", "plan.zero"});
+  ledger.put("memory.grads", m.grads, Unit::kBytes, "main gradients", {"rank.shared_parameters", "rank.expert_parameters", "plan.grads", "plan.zero"});
+  ledger.put("memory.optimizer", m.optimizer, Unit::kBytes, "FP32 masters and both moments of the owned rows");
+  ledger.put("memory.total", m.total(), Unit::kBytes, detail::concat("of the fullest pipeline rank, ", rank),
+             {"memory.weights", "memory.grads", "memory.optimizer", "memory.activations", "plan.reserve"});
+  ledger.put("memory.left", in.cluster.memory - m.total(), Unit::kBytes, "of the device's memory", {"cluster.gpu.memory", "memory.total"});
+}
+
+}  // namespace atoll::plan

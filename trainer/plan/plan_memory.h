@@ -1,0 +1,20 @@
+// Memory of each pipeline rank of a plan, by segment, with the moment of its peak. Policy: the same replay and walk as the trainer's forecast; only caches and recomputation differ.
+#pragma once
+#include "trainer/plan/memory_walk.h"
+#include "trainer/plan/step_time.h"
+
+namespace atoll::plan {
+
+struct RankMemory {
+  double weights = 0, grads = 0, optimizer = 0, activations = 0, routed = 0, reserve = 0;  // activations and routed at the peak of their sum
+  double peak_time = 0;                                                                    // s after the step's begin
+  std::string moment;
+  int live = 0;  // micro-batches that hold activations then
+  double total() const { return weights + grads + optimizer + activations + routed + reserve; }
+};
+// routing: balanced, zipf or worst.
+std::vector<RankMemory> plan_memory(const PlanInput& input, const StepPrediction& step, const std::string& routing);
+const RankMemory& fullest(const std::vector<RankMemory>& ranks);
+void explain_memory(const PlanInput& input, const StepPrediction& step, const std::vector<RankMemory>& ranks, Ledger& ledger);
+
+}  // namespace atoll::plan

@@ -1,0 +1,167 @@
+// Gathers every rank's forecast and measurement; the worst rank speaks for a segment.
+#include "trainer/plan/run_forecast.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/error.h"
+#include "trainer/plan/memory_walk.h"
+#include "trainer/plan/step_time.h"
+
+namespace atoll::plan {
+namespace {
+constexpr int kSegments = 6;
+constexpr const char* kNames[kSegments] = {"weights", "main grads", "optimizer", "activations", "routed", "comm"};
+
+struct RankLine {  // travels between ranks
+  double predicted[kSegments] = {};
+  int64_t measured[kSegments] = {};
+  int64_t wire_predicted = 0, wire_measured = 0, dispatch = 0, combine = 0;
+};
+
+RunShape run_shape(const RunConfig& c, const Engine& engine, const std::vector<int64_t>& tokens, const std::vector<std::vector<int64_t>>& rows) {
+  RunShape shape;
+  shape.microbatch_tokens = tokens;
+  shape.tokens = *std::max_element(tokens.begin(), tokens.end());
+  shape.sequences = std::max<int64_t>(1, shape.tokens / c.data.seq_len);
+  shape.num_microbatches = static_cast<int>(tokens.size());
+  shape.rows_received = static_cast<double>(shape.tokens * (engine.options().model.n_routed_experts > 0 ? engine.options().model.num_experts_per_tok : 0));  // balanced
+  shape.rows = rows;
+  shape.has_balance_loss = !c.train.balance_alpha.values.empty() && c.train.balance_alpha.values.front().value > 0;
+  (void)engine;
+  return shape;
+}
+
+RankLine line_of(Engine& engine, const RankForecast& f) {
+  Memory& m = engine.ctx().memory;
+  RankLine line;
+  const double predicted[kSegments] = {static_cast<double>(f.persistent.weights), static_cast<double>(f.persistent.grads), static_cast<double>(f.persistent.optimizer),
+                                       f.peaks.activations.bytes, f.peaks.routed.bytes, static_cast<double>(f.persistent.comm)};
+  const int64_t measured[kSegments] = {m.weights.high_water(), m.grads.high_water(), m.optimizer.high_water(), m.activations.high_water(), m.routed.high_water(), m.comm.high_water()};
+  std::copy_n(predicted, kSegments, line.predicted);
+  std::copy_n(measured, kSegments, line.measured);
+  line.wire_predicted = f.wire_fixed;
+  return line;
+}
+
+std::string bytes(double b) { return show(b, Unit::kBytes); }
+
+// Micro-batches of one pass of the pipeline: a step, or half of one.
+int num_scheduled(const Engine& engine, size_t microbatches) {
+  const bool is_mirrored = engine.options().schedule == "dualpipe";
+  return static_cast<int>(engine.options().grad_halves == 2 && !is_mirrored ? microbatches / 2 : microbatches);
+}
+
+RankForecast forecast(const RunConfig& c, Engine& engine, const std::vector<int64_t>& tokens, const std::vector<std::vector<int64_t>>& rows) {
+  Communicator& world = engine.groups().world;
+  return forecast_rank(engine.options(), engine.schedule(num_scheduled(engine, tokens.size())), engine.manifest(), world.size(), world.rank(), run_shape(c, engine, tokens, rows));
+}
+
+std::vector<int64_t> even_microbatches(const RunConfig& c, const Engine& engine) {
+  const int64_t per_micro = c.train.micro_batch * engine.mesh().size(Axis::kDp), n = (c.train.global_batch + per_micro - 1) / per_micro;
+  return std::vector<int64_t>(static_cast<size_t>(n), c.train.micro_batch * c.data.seq_len);
+}
+
+// This machine as a cluster of one node: GEMMs at the measured peak, attention at half of it, memory-bound work and messages at assumed rates.
+PlanInput this_machine(const RunConfig& c, int world, double gemm_peak) {
+  constexpr double kMemory = 10e9, kLink = 4e9;
+  PlanInput in;
+  in.name = "this run";
+  in.run = c;
+  Errors errors;
+  in.plan = read_sheet(plan_schema(), {}, "defaults", {}, errors);
+  in.cluster.name = in.cluster.gpu = "this machine";
+  in.cluster.nodes = 1;
+  in.cluster.gpus_per_node = world;
+  in.cluster.bf16 = in.cluster.fp8 = gemm_peak / world;
+  in.cluster.memory_bandwidth = kMemory;
+  in.cluster.sms = 1;
+  in.cluster.intra = in.cluster.inter = {kLink, 1, 5e-6};
+  for (const char* op : {"gemm", "grouped", "attention"})
+    for (const char* pass : {"forward", "input", "weight"}) in.calibration.rates.push_back({op, pass, "bf16", 1024, 1024, 1024, gemm_peak / world * (std::string(op) == "attention" ? 0.5 : 1), 1, "measured at the start"});
+  in.calibration.glue.push_back({"all", 1, "assumed"});
+  in.calibration.exchanges.push_back({"all", 1, "assumed"});
+  return in;
+}
+
+double predicted_step(const RunConfig& c, Engine& engine, double gemm_peak) {
+  const PlanInput in = this_machine(c, engine.groups().world.size(), gemm_peak);
+  Priced p = pretraining(in);
+  const int64_t per_micro = c.train.micro_batch * p.dp;
+  p.global_batch = (c.train.global_batch + per_micro - 1) / per_micro * per_micro;  // the last one may be smaller
+  return predict_step(in, p, nullptr).step;
+}
+}  // namespace
+
+std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) {
+  Communicator& world = engine.groups().world;
+  const RankForecast f = forecast(c, engine, even_microbatches(c, engine), {});
+  const RankLine mine = line_of(engine, f);
+  std::vector<RankLine> all(static_cast<size_t>(world.size()));
+  world.all_gather(&mine, sizeof mine, all.data());
+  if (world.rank() != 0) return {};
+  std::string out = "forecast (balanced routing): memory of the fullest rank by segment:";
+  double wire = 0;
+  for (int s = 0; s < kSegments; ++s) {
+    double most = 0;
+    for (const RankLine& l : all) most = std::max(most, l.predicted[s]);
+    out += fmt::format(" {} {};", kNames[s], bytes(most));
+  }
+  for (const RankLine& l : all) wire += static_cast<double>(l.wire_predicted);
+  out.pop_back();
+  out += fmt::format(" (rank 0's peak of activations in {})\nforecast: {} a step between ranks beside the routed rows; a step takes about {} (GEMMs at the measured peak, attention at half of it, memory-bound work at an "
+                     "assumed 10 GB/s a rank)",
+                     f.peaks.activations.moment, bytes(wire), show(predicted_step(c, engine, gemm_peak), Unit::kSeconds));
+  return out;
+}
+
+Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak, const Measured& measured) {
+  Communicator& world = engine.groups().world;
+  const RankForecast f = forecast(c, engine, measured.microbatch_tokens, measured.rows);
+  RankLine mine = line_of(engine, f);
+  mine.wire_measured = measured.bytes_sent - measured.dispatch_bytes - measured.combine_bytes;
+  mine.dispatch = measured.dispatch_bytes;
+  mine.combine = measured.combine_bytes;
+  std::vector<RankLine> all(static_cast<size_t>(world.size()));
+  world.all_gather(&mine, sizeof mine, all.data());
+  if (world.rank() != 0) return {};
+
+  Comparison out;
+  nlohmann::ordered_json json = {{"event", "forecast"}};
+  out.text = fmt::format("forecast against measurement, each segment on the rank where they differ most (routed rows as they came):\n  {:<12} {:>12} {:>12} {:>8}\n", "segment", "forecast", "measured", "off");
+  for (int s = 0; s < kSegments; ++s) {
+    const RankLine* worst = &all[0];
+    const auto off = [s](const RankLine& l) { return l.measured[s] == 0 ? 0.0 : l.predicted[s] / static_cast<double>(l.measured[s]) - 1; };
+    for (const RankLine& l : all)
+      if (std::abs(off(l)) > std::abs(off(*worst))) worst = &l;
+    out.text += fmt::format("  {:<12} {:>12} {:>12} {:>+7.2f}%\n", kNames[s], bytes(worst->predicted[s]), bytes(static_cast<double>(worst->measured[s])), 100 * off(*worst));
+    for (const RankLine& l : all) json["segments"][kNames[s]].push_back({{"forecast", std::llround(l.predicted[s])}, {"measured", l.measured[s]}});
+  }
+  int64_t predicted = 0, sent = 0, dispatched = 0, combined = 0;
+  bool is_exact = true;
+  for (const RankLine& l : all) {
+    predicted += l.wire_predicted;
+    sent += l.wire_measured;
+    dispatched += l.dispatch;
+    combined += l.combine;
+    is_exact = is_exact && l.wire_predicted == l.wire_measured;
+    json["wire"].push_back({{"forecast", l.wire_predicted}, {"measured", l.wire_measured}, {"dispatch", l.dispatch}, {"combine", l.combine}});
+  }
+  // A routed row crosses twice as payload (forward, and as a gradient) and once with its weight, in dispatch and in combine alike.
+  const int64_t row = 2 * engine.options().model.hidden_size * static_cast<int64_t>(size_of(engine.options().storage)) + static_cast<int64_t>(size_of(acc_dtype(engine.options().storage)));
+  const bool are_rows_whole = dispatched % row == 0 && dispatched == combined;
+  json["routed_row_bytes"] = row;
+  json["wire_exact"] = is_exact && are_rows_whole;
+  out.text += fmt::format("  wire of the last step: {} bytes forecast, {} measured ({}); routed rows {} + {} bytes = {} rows there and back{}\n", predicted, sent, is_exact ? "equal on every rank" : "NOT equal on every rank",
+                          dispatched, combined, dispatched / row, are_rows_whole ? "" : ": NOT a whole number of rows, or not all came back");
+  const double step = predicted_step(c, engine, gemm_peak);
+  out.text += fmt::format("  a step: {} forecast, {} measured", show(step, Unit::kSeconds), show(measured.seconds, Unit::kSeconds));
+  json["step_seconds"] = {{"forecast", step}, {"measured", measured.seconds}};
+  out.json = json.dump();
+  return out;
+}
+
+}  // namespace atoll::plan

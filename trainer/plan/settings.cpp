@@ -1,0 +1,218 @@
+// The plan's table of quantities, and how a recipe, overrides, cluster and calibration come together. Policy: errors of all of them are collected where that is possible.
+#include "trainer/plan/settings.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "kernels/base/error.h"
+#include "model/config.h"
+
+namespace atoll::plan {
+namespace {
+const char* kV3 = "DeepSeek-V3 report, table 1";
+
+const std::vector<SheetKey>& context_schema() {
+  using enum Unit;
+  static const std::vector<SheetKey> table = {
+      {"name", kText, 0, 0, "!", "", "the stage's name"},
+      {"seq_len", kCount, 2, 1e9, "!", "", "tokens of a sequence"},
+      {"global_batch", kCount, 1, 1e9, "!", "", "sequences of a step"},
+      {"steps", kCount, 1, 1e9, "!", "", "optimizer steps"},
+      {"cp", kCount, 1, 1e5, "1", "", "context-parallel ranks"},
+      {"pp", kCount, 0, 1e5, "0", "", "pipeline ranks; 0: as before"},
+      {"ep", kCount, 0, 1e5, "0", "", "expert-parallel ranks; 0: as before"},
+      {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: as before"},
+  };
+  return table;
+}
+const std::vector<SheetKey>& fleet_schema() {
+  using enum Unit;
+  static const std::vector<SheetKey> table = {
+      {"gpu", kText, 0, 0, "!", "", "device"},
+      {"count", kCount, 0, 1e9, "!", "", "how many"},
+      {"server_per_gpu", kDollars, 0, 1e7, "!", "", "purchase of one with its part of server and network"},
+      {"operation_per_gpu", kDollars, 0, 1e7, "!", "", "operation of one over tco.years"},
+      {"source", kText, 0, 0, "!", "", "where the figures come from"},
+  };
+  return table;
+}
+const std::vector<SheetKey>& published_schema() {
+  static const std::vector<SheetKey> table = {
+      {"item", Unit::kText, 0, 0, "!", "", "name of a planned number, as --explain takes it"},
+      {"value", Unit::kNone, 0, 0, "!", "", "what was published, in the base unit (s, $, FLOPS, a fraction)"},
+      {"source", Unit::kText, 0, 0, "!", "", "where"},
+  };
+  return table;
+}
+
+const YamlNode* entry(const YamlNode& map, const std::string& key) {
+  for (const auto& [name, node] : map.entries)
+    if (name == key) return &node;
+  return nullptr;
+}
+
+// The lists of the plan section: one small sheet an item.
+std::vector<Sheet> read_list(const YamlNode& plan, const std::string& key, const std::vector<SheetKey>& schema, const std::string& file, Errors& errors) {
+  std::vector<Sheet> sheets;
+  const YamlNode* list = entry(plan, key);
+  if (list == nullptr) return sheets;
+  if (list->kind != YamlNode::Kind::kList) errors.push_back(file + ":" + std::to_string(list->line) + ": plan." + key + ": expected a list");
+  for (const YamlNode& item : list->items) sheets.push_back(read_sheet(schema, item, file, {}, errors));
+  return sheets;
+}
+
+void read_lists(PlanInput& in, const YamlNode& plan, const std::string& file, Errors& errors) {
+  const auto whole = [](const Sheet& s, const char* key) { return static_cast<int64_t>(s.number(key)); };
+  for (const Sheet& s : read_list(plan, "context", context_schema(), file, errors))
+    in.context.push_back({s.text("name"), whole(s, "seq_len"), whole(s, "global_batch"), whole(s, "steps"), whole(s, "cp"), whole(s, "pp"), whole(s, "ep"), s.text("schedule")});
+  for (const Sheet& s : read_list(plan, "fleet", fleet_schema(), file, errors))
+    in.fleet.push_back({s.text("gpu"), s.text("source"), s.number("count"), s.number("server_per_gpu"), s.number("operation_per_gpu")});
+  for (const Sheet& s : read_list(plan, "published", published_schema(), file, errors)) in.published.push_back({s.text("item"), s.text("source"), s.number("value")});
+}
+
+struct Arguments {
+  std::string cluster;
+  std::vector<std::string> cluster_overrides, plan_overrides, run_overrides;
+};
+Arguments sort_arguments(const std::vector<std::string>& arguments) {
+  Arguments a;
+  for (const std::string& argument : arguments) {
+    if (argument.compare(0, 8, "cluster=") == 0) a.cluster = argument.substr(8);
+    else if (argument.compare(0, 8, "cluster.") == 0) a.cluster_overrides.push_back(argument.substr(8));
+    else if (argument.compare(0, 5, "plan.") == 0) a.plan_overrides.push_back(argument.substr(5));
+    else a.run_overrides.push_back(argument);
+  }
+  return a;
+}
+
+std::string find_recipe(const std::string& what, const PlanFolders& folders) {
+  const auto is_file = [](const std::string& path) {
+    std::error_code failed;
+    return std::filesystem::is_regular_file(path, failed);
+  };
+  if (what.size() > 5 && what.substr(what.size() - 5) == ".yaml") return what;
+  if (const std::string path = folders.recipes + "/" + what + ".yaml"; is_file(path)) return path;
+  if (model_preset(what)) return "";
+  std::vector<std::string> names = model_preset_names();
+  std::error_code failed;
+  for (const auto& e : std::filesystem::directory_iterator(folders.recipes, failed))
+    if (e.path().extension() == ".yaml") names.push_back(e.path().stem().string());
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  std::string list;
+  for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
+  const std::string near = nearest_of(what, names);
+  throw ConfigError(what + ": no such recipe" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + ", or name a recipe.yaml");
+}
+}  // namespace
+
+const std::vector<SheetKey>& plan_schema() {
+  using enum Unit;
+  static const std::vector<SheetKey> table = {
+      // layout and arithmetic
+      {"gpus", kCount, 0, 1e7, "0", "", "devices used; 0: all of the cluster"},
+      {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: parallel.schedule"},
+      {"chunks", kCount, 0, 64, "0", "", "stages a rank of the interleaved schedule; 0: parallel.vpp"},
+      {"stages", kWords, 0, 0, "[]", "", "what each stage holds: e embedding, a number of layers, m the MTP modules, h head, as [e3, 4, 4m, h]; []: as the trainer splits them"},
+      {"flushes", kCount, 1, 1e6, "1", "", "times that the pipeline runs empty in a step (gradient accumulation around the pipeline)"},
+      {"kv_heads", kCount, 0, 1e4, "0", "", "for other models: grouped-query attention with so many KV heads; 0: MLA"},
+      {"precision", kText, 0, 0, "bf16", "", "operands of the linear layers", {"bf16", "fp8"}},
+      {"dispatch", kText, 0, 0, "hierarchical", "DeepSeek-V3 report, section 3.2.2", "hierarchical: a token crosses to a node once; flat: once for each expert", {"hierarchical", "flat"}},
+      {"dispatch_precision", kText, 0, 0, "bf16", "", "payload of the forward dispatch and of the gradient dispatch", {"bf16", "fp8"}},
+      {"overlap", kText, 0, 0, "none", "", "none: exchanges are exposed; pairs: hidden in pairs (F & B of two micro-batches); all: also beside the neighbour's work in every F and B", {"none", "pairs", "all"}},
+      {"comm_sms", kCount, 0, 1e4, "0", "", "multiprocessors that the exchange kernels hold"},
+      {"p2p", kText, 0, 0, "overlapped", "", "stage-to-stage messages beside the computation, or between the chunks (as the published DualPipe code waits for them)", {"overlapped", "exposed"}},
+      {"grads_overlap", kFraction, 0, 1, "0", "", "part of the gradient and weight collectives that is hidden"},
+      {"recompute", kWords, 0, 0, "[]", "", "recomputed in backward", {"norms", "mla_up", "swiglu", "experts", "attention", "full"}},
+      {"cache", kText, 0, 0, "bf16", "", "precision of saved activations that only weight gradients read (attention output: 12 bits with fp8)", {"bf16", "fp8"}},
+      {"tp_overlap", kFraction, 0, 1, "0", "", "part of the tensor-parallel collectives that is hidden"},
+      {"zero", kCount, 1, 3, "1", "", "1: optimizer state sharded; 2: main gradients too; 3: weights too (gathered for every chunk)"},
+      {"grads", kText, 0, 0, "fp32", "Atoll's main gradients", "accumulated gradients", {"fp32", "bf16"}},
+      {"reserve", kBytes, 0, 1e12, "4 GB", "assumption: CUDA context, NCCL and exchange buffers, fragmentation", "memory that is not ours"},
+      // routing
+      {"routing", kText, 0, 0, "balanced", "", "rows of the most loaded rank", {"balanced", "zipf", "worst"}},
+      {"zipf_exponent", kNone, 0, 4, "0.5", "assumption", "popularity of the i-th expert is i to the minus this; dealt out to the ranks like cards"},
+      // the run
+      {"post_training_gpu_hours", kCount, 0, 1e12, "5000", kV3, "supervised fine-tuning and reinforcement learning"},
+      {"pretraining_gpu_hours", kCount, 0, 1e12, "0", "", "0: as predicted; else these instead of the prediction, for the money"},
+      {"context_gpu_hours", kCount, 0, 1e12, "0", "", "0: as predicted; else these instead of the prediction, for the money"},
+      {"rd_multiple", kNone, 0, 1000, "3", "assumption: DeepSeek says that the headline leaves out prior research and ablations, not how much", "ablations, failed ideas and smaller runs, as a multiple of the run"},
+      // ownership
+      {"tco.years", kNone, 0.1, 50, "4", "SemiAnalysis, DeepSeek Debates (January 2025)", "life of the machines"},
+      {"tco.utilisation", kFraction, 0.01, 1, "0.8", "assumption", "hours that the machines are in use / all hours"},
+      {"tco.staff", kDollars, 0, 1e12, "$0", "not published", "people, over those years"},
+  };
+  return table;
+}
+
+int64_t PlanInput::gpus() const {
+  const auto asked = static_cast<int64_t>(plan.number("gpus"));
+  return asked > 0 ? asked : cluster.gpus();
+}
+int64_t PlanInput::dp() const {
+  const MeshSizes& m = run.parallel.mesh;
+  return std::max<int64_t>(1, gpus() / (static_cast<int64_t>(m.pp) * m.tp * m.cp));
+}
+int PlanInput::chunks() const {
+  const auto asked = static_cast<int>(plan.number("chunks"));
+  return asked > 0 ? asked : static_cast<int>(run.parallel.vpp);
+}
+std::string PlanInput::schedule() const { return plan.text("schedule").empty() ? run.parallel.schedule : plan.text("schedule"); }
+
+PlanInput load_plan(const std::string& what, const std::vector<std::string>& arguments, const PlanFolders& folders) {
+  const Arguments a = sort_arguments(arguments);
+  const std::string path = find_recipe(what, folders);
+  PlanInput in;
+  in.name = path.empty() ? what : std::filesystem::path(path).stem().string();
+  YamlNode section;
+  const std::string file = path.empty() ? what : path;
+  if (path.empty()) {
+    in.run = parse_run_config("model: " + what + "\ntrain: {tokens: 1T}\n", what, a.run_overrides);
+    if (in.run.data.seq_len == DataConfig{}.seq_len) in.run.data.seq_len = std::min<int64_t>(4096, in.run.model.max_position_embeddings);
+  } else {
+    in.run = load_run_config(path, a.run_overrides);
+    std::vector<YamlProblem> ignored;  // load_run_config has refused what is not YAML
+    const YamlNode root = read_yaml(read_text(path), ignored);
+    if (const YamlNode* plan = entry(root, "plan")) section = *plan;
+  }
+  Errors errors;
+  const YamlNode* named = entry(section, "cluster");
+  const std::string default_cluster = named == nullptr ? "" : named->text;
+  read_lists(in, section, file, errors);
+  std::erase_if(section.entries, [](const auto& e) { return e.first == "context" || e.first == "fleet" || e.first == "published" || e.first == "cluster"; });
+  in.plan = read_sheet(plan_schema(), section, file, a.plan_overrides, errors);
+  if (!errors.empty()) throw_errors(file + ", section plan", errors);
+  const std::string cluster = a.cluster.empty() ? default_cluster : a.cluster;
+  if (cluster.empty()) throw ConfigError("no cluster: give cluster=NAME (h800-2048, h100-1024, h200-8, laptop) or cluster=FILE.yaml");
+  in.cluster = load_cluster(cluster, folders.clusters, a.cluster_overrides);
+  in.calibration = load_calibration(in.cluster.calibration, folders.calibration);
+  if (const std::vector<std::string> problems = layout_problems(in); !problems.empty()) throw_errors(in.name + " on " + in.cluster.name, problems);
+  return in;
+}
+
+std::vector<std::string> layout_problems(const PlanInput& in) {
+  std::vector<std::string> out;
+  const MeshSizes& m = in.run.parallel.mesh;
+  const int64_t gpus = in.gpus(), group = static_cast<int64_t>(m.pp) * m.tp * m.cp;
+  const auto text = [](const auto&... parts) { return detail::concat(parts...); };
+  if (gpus > in.cluster.gpus()) out.push_back(text("plan.gpus = ", gpus, ": the cluster has ", in.cluster.gpus()));
+  if (gpus % group != 0) {
+    out.push_back(text(gpus, " GPUs are not divisible by pp=", m.pp, " x tp=", m.tp, " x cp=", m.cp, "; set plan.gpus=", std::max<int64_t>(group, gpus / group * group)));
+    return out;
+  }
+  const int64_t dp = in.dp(), ranks = dp * m.tp * m.cp;
+  if (ranks % (static_cast<int64_t>(m.ep) * m.etp) != 0) out.push_back(text("ep=", m.ep, " x etp=", m.etp, " does not divide the ", ranks, " ranks of a pipeline stage (dp=", dp, " x tp x cp)"));
+  if (in.run.model.num_attention_heads % m.tp != 0) out.push_back(text("tp=", m.tp, " does not divide ", in.run.model.num_attention_heads, " attention heads"));
+  const int64_t sequences = dp * in.run.train.micro_batch * static_cast<int64_t>(in.plan.number("flushes"));
+  if (in.run.train.global_batch % sequences != 0)
+    out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch, " (x plan.flushes) = ", sequences));
+  return out;
+}
+
+std::string plan_reference() {
+  std::string out = "| key | default | meaning |\n|---|---|---|\n";
+  for (const SheetKey& k : plan_schema()) out += "| plan." + k.name + " | " + (k.fallback.empty() ? "-" : k.fallback) + (k.source.empty() ? "" : " (" + k.source + ")") + " | " + k.doc + " |\n";
+  return out;
+}
+
+}  // namespace atoll::plan

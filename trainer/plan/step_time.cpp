@@ -1,0 +1,263 @@
+// Costs of each stage into the simulator; sums of what it says; data-parallel collectives and the optimizer after it.
+#include "trainer/plan/step_time.h"
+
+#include <algorithm>
+
+#include "kernels/base/error.h"
+#include "model/parameters.h"
+
+namespace atoll::plan {
+namespace {
+struct Sharding {
+  double dense_group = 1, expert_group = 1;  // ranks that share a parameter's gradient
+};
+
+Sharding sharding(const Priced& p, bool is_mirrored) {
+  const double both = is_mirrored ? 2 : 1;
+  const double ranks = static_cast<double>(p.dp) * p.cp;
+  return {ranks * both, std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both};
+}
+
+std::vector<StageParameters> rank_parameters(const PlanInput& in, const Priced& p, const Schedule& frame, const std::vector<StageSpec>& specs) {
+  const ModelConfig& c = in.run.model;
+  const auto kv_heads = static_cast<int64_t>(in.plan.number("kv_heads"));
+  std::vector<StageParameters> out(static_cast<size_t>(frame.num_ranks));
+  for (int r = 0; r < frame.num_ranks; ++r) {
+    StageParameters& sum = out[static_cast<size_t>(r)];
+    const auto add_block = [&](int64_t layer) {
+      const BlockParameters b = block_parameters(c, layer, kv_heads);
+      sum.shared += static_cast<double>(b.shared) / p.tp;
+      sum.experts += static_cast<double>(b.expert) * static_cast<double>(b.num_experts) / (static_cast<double>(p.ep) * p.etp);
+    };
+    const double table = static_cast<double>(c.vocab_size * c.hidden_size) / p.tp;
+    bool has_table = false;
+    for (int s : frame.stages_of(r)) {
+      const StageSpec& spec = specs[static_cast<size_t>(s)];
+      for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) add_block(l);
+      for (int64_t k = 0; k < spec.mtp; ++k) add_block(c.num_hidden_layers + k);
+      if (spec.has_head && !c.tie_word_embeddings) sum.shared += table;
+      if ((spec.has_embedding || spec.mtp > 0 || (spec.has_head && c.tie_word_embeddings)) && !has_table) {
+        sum.shared += table;  // MTP reads the embedding: shared where both ends are on one rank
+        has_table = true;
+      }
+    }
+  }
+  return out;
+}
+
+// A reduce-scatter or all-gather of `bytes` a rank over ranks that are `stride` apart: all members of a node share the links to other nodes, and pass on inside.
+double collective_seconds(const Cluster& cluster, double bytes, double group, double stride) {
+  const double local = std::clamp(static_cast<double>(cluster.gpus_per_node) / stride, 1.0, group), nodes = group / local;
+  return std::max(bytes * (local - 1) / local / cluster.intra.rate(), bytes * (nodes - 1) / nodes / (cluster.inter.rate() * local));
+}
+double dense_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) { return collective_seconds(in.cluster, bytes, g.dense_group, p.tp); }
+double expert_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) {
+  return collective_seconds(in.cluster, bytes, g.expert_group, static_cast<double>(p.ep) * p.etp);
+}
+
+// Reduction of gradients to their owners, update there, weights back; per rank, the slowest counts.
+void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Ledger* ledger) {
+  const double grad_bytes = in.plan.text("grads") == "bf16" ? 2 : 4, moment_bytes = in.run.train.adam.moments == DType::kBF16 ? 4 : 8;
+  const double shown = 1 - in.plan.number("grads_overlap");
+  for (const StageParameters& p : s.parameters) {
+    const double seconds = dense_seconds(in, s.priced, p.shared, g) + expert_seconds(in, s.priced, p.experts, g);  // for one byte an element
+    const double owned = p.shared / g.dense_group + p.experts / g.expert_group;
+    const double times = in.plan.number("zero") >= 2 ? static_cast<double>(s.priced.flushes) : 1;  // sharded gradients are reduced every time the pipeline runs empty
+    s.reduce = std::max(s.reduce, times * shown * grad_bytes * seconds);
+    s.gather = std::max(s.gather, shown * 2 * seconds);
+    s.update = std::max(s.update, owned * (grad_bytes * 2 + 8 + 2 * moment_bytes + 2) / (in.cluster.memory_bandwidth * in.calibration.glue_of("optimizer").fraction));
+  }
+  if (ledger == nullptr) return;
+  double shared = 0, experts = 0;
+  for (const StageParameters& p : s.parameters) {
+    shared = std::max(shared, p.shared);
+    experts = std::max(experts, p.experts);
+  }
+  ledger->put("rank.shared_parameters", shared, Unit::kCount, "of the fullest rank: attention, dense and shared MLPs, norms, router, embedding and head, of all of its stages");
+  ledger->put("rank.expert_parameters", experts, Unit::kCount, "of the fullest rank: routed experts of all of its stages / ep");
+  const std::vector<std::string> inputs = {"rank.shared_parameters", "rank.expert_parameters", "cluster.links.inter.bandwidth", "cluster.links.inter.usable", "plan.grads_overlap", "plan.grads"};
+  ledger->put("optimizer.reduce", s.reduce, Unit::kSeconds, detail::concat("gradients to their owners, over ", g.dense_group, " ranks (experts: ", g.expert_group, "), exposed after the last backward"), inputs);
+  ledger->put("optimizer.gather", s.gather, Unit::kSeconds, "BF16 weights back to all of these ranks", inputs);
+  ledger->put("optimizer.update", s.update, Unit::kSeconds, "AdamW of the owned rows: bytes / reached memory bandwidth", {"cluster.gpu.memory_bandwidth"});
+  ledger->put("optimizer", s.reduce + s.gather + s.update, Unit::kSeconds, "reduce + update + gather", {"optimizer.reduce", "optimizer.update", "optimizer.gather"});
+}
+
+// ZeRO-3: a stage's weights are gathered before F and before B, gradients reduced after B, of every micro-batch, beside the computation.
+void add_weight_traffic(const PlanInput& in, const Sharding& g, const Schedule& frame, StepPrediction& s) {
+  if (in.plan.number("zero") < 3) return;
+  for (int r = 0; r < frame.num_ranks; ++r)
+    for (int stage : frame.stages_of(r)) {
+      const StageParameters& p = s.parameters[static_cast<size_t>(r)];
+      const double share = 1.0 / static_cast<double>(frame.stages_of(r).size());
+      const double byte = share * (dense_seconds(in, s.priced, p.shared, g) + expert_seconds(in, s.priced, p.experts, g));
+      StageTimes& t = s.stages[static_cast<size_t>(stage)];
+      t.forward = std::max(t.forward, 2 * byte);
+      t.backward = std::max(t.backward + t.weight, 4 * byte) - t.weight;
+    }
+}
+
+SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, const StepPrediction& s, bool is_inter) {
+  SimulationCosts costs;
+  const bool is_exposed = in.plan.text("p2p") == "exposed" && s.schedule.num_ranks > 1;
+  const double message = model.message_seconds(is_inter), wait = is_exposed ? message : 0;
+  for (const StageTimes& t : s.stages) {
+    costs.forward.push_back(t.forward + wait);
+    costs.backward.push_back(t.backward + wait);
+    costs.weight.push_back(t.weight);
+  }
+  for (const StageTimes& f : s.stages) {
+    costs.pair.emplace_back();
+    for (const StageTimes& b : s.stages) costs.pair.back().push_back(model.pair(f, b) + 2 * wait);  // two messages leave by one link
+  }
+  const size_t n = static_cast<size_t>(s.schedule.num_ranks);
+  if (!is_exposed) {
+    costs.send.assign(n, std::vector<double>(n, message));
+    for (size_t r = 0; r < n; ++r) costs.send[r][r] = 0;
+  }
+  return costs;
+}
+
+void sum_timeline(StepPrediction& s) {
+  const double ranks = s.schedule.num_ranks;
+  for (const auto& line : s.simulation.timeline)
+    for (const TimedAction& t : line) {
+      const double seconds = (t.end - t.begin) / ranks;
+      switch (t.action.kind) {
+        case ActionKind::kForward: s.forward += seconds; break;
+        case ActionKind::kBackward: s.backward += seconds; break;
+        case ActionKind::kFullBackward: s.backward += seconds; break;
+        case ActionKind::kWeight: s.weight += seconds; break;
+        default: s.pairs += seconds; s.pair_count += 1 / ranks;
+      }
+    }
+  for (double b : s.simulation.bubble) s.bubble += b / ranks;
+  for (size_t r = 0; r < s.simulation.timeline.size(); ++r) {
+    double exposed = 0;
+    for (const TimedAction& t : s.simulation.timeline[r]) {
+      const StageTimes& stage = s.stages[static_cast<size_t>(t.action.stage)];
+      if (t.action.kind == ActionKind::kForward) exposed += stage.exposed_forward;
+      if (t.action.kind == ActionKind::kBackward || t.action.kind == ActionKind::kFullBackward) exposed += stage.exposed_backward;
+    }
+    s.exposed = std::max(s.exposed, exposed);
+  }
+}
+
+void explain_step(const PlanInput& in, const ChunkModel& model, const StepPrediction& s, Ledger& ledger) {
+  model.explain(ledger);
+  std::vector<std::string> stage_names;
+  const std::vector<std::string> f_parts = {"layer.attn_forward", "layer.mlp_forward", "layer.dispatch", "layer.combine", "plan.overlap"};
+  const std::vector<std::string> b_parts = {"layer.attn_backward", "layer.mlp_backward", "layer.grad_dispatch", "layer.grad_combine", "plan.overlap"};
+  double f = 0, b = 0, w = 0, widest = 0;
+  for (const StageTimes& t : s.stages) {
+    f = std::max(f, t.forward);
+    b = std::max(b, t.backward);
+    w = std::max(w, t.weight);
+    widest = std::max(widest, model.pair(t, t));
+  }
+  ledger.put("chunk.forward", f, Unit::kSeconds, "F alone of the slowest stage: its layers' phases, exchanges exposed as plan.overlap says", f_parts);
+  ledger.put("chunk.backward", b, Unit::kSeconds, "B (input gradients) alone of the slowest stage", b_parts);
+  ledger.put("chunk.weight", w, Unit::kSeconds, "W alone of the slowest stage", {"layer.attn_weight", "layer.mlp_weight"});
+  std::vector<std::string> all = f_parts;
+  all.insert(all.end(), b_parts.begin(), b_parts.end() - 1);
+  ledger.put("chunk.pair", widest, Unit::kSeconds, "F and full B of the slowest stage, overlapped: two streams in the order of the trace", all);
+  ledger.put("message", s.message, Unit::kSeconds, "one boundary activation or gradient: " + show(model.message_bytes(), Unit::kBytes), {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "plan.p2p"});
+  const std::string of = detail::concat("schedule ", s.schedule.name, ", ", s.schedule.num_stages, " stages on ", s.schedule.num_ranks, " ranks, ", s.priced.num_microbatches(), " micro-batches: ");
+  const std::vector<std::string> chunks = {"chunk.forward", "chunk.backward", "chunk.weight", "chunk.pair", "message"};
+  ledger.put("pipeline", s.pipeline, Unit::kSeconds, of + "simulated from the first action to the last", chunks);
+  ledger.put("solo_forward", s.forward, Unit::kSeconds, of + "time in F alone, mean over ranks", chunks);
+  ledger.put("solo_backward", s.backward, Unit::kSeconds, of + "time in B alone (and in full backwards), mean over ranks", chunks);
+  ledger.put("solo_weight", s.weight, Unit::kSeconds, of + "time in W alone, mean over ranks", chunks);
+  ledger.put("pairs", s.pairs, Unit::kSeconds, of + detail::concat("time in overlapped pairs, mean over ranks; ", s.pair_count, " pairs"), chunks);
+  ledger.put("bubble", s.bubble, Unit::kSeconds, of + "idle time, mean over ranks", {"pipeline", "solo_forward", "solo_backward", "solo_weight", "pairs"});
+  ledger.put("exposed", s.exposed, Unit::kSeconds, "exchanges in chunks that run alone, of the rank that waits most", {"layer.dispatch", "layer.combine", "layer.grad_dispatch", "layer.grad_combine"});
+  ledger.put("step_time", s.step, Unit::kSeconds, "pipeline + optimizer", {"pipeline", "optimizer"});
+  ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount, detail::concat("train.global_batch ", s.priced.global_batch, " x data.seq_len ", s.priced.seq_len));
+  ledger.put("gpus", static_cast<double>(in.gpus()), Unit::kCount, "devices used", {"plan.gpus", "cluster.nodes", "cluster.gpus_per_node"});
+  ledger.put("tokens_per_gpu_second", s.tokens_per_gpu_second, Unit::kNone, "tokens_per_step / step_time / gpus", {"tokens_per_step", "step_time", "gpus"});
+}
+}  // namespace
+
+Priced pretraining(const PlanInput& in) {
+  const MeshSizes& m = in.run.parallel.mesh;
+  Priced p{in.run.data.seq_len, in.run.train.global_batch, in.run.train.micro_batch, m.pp, m.tp, m.cp, m.ep, m.etp, in.chunks(), in.dp(), in.schedule(), {}};
+  p.stage_layers.assign(in.run.parallel.stage_layers.begin(), in.run.parallel.stage_layers.end());
+  p.flushes = static_cast<int64_t>(in.plan.number("flushes"));
+  return p;
+}
+
+Priced context_stage(const PlanInput& in, const ContextStage& stage) {
+  Priced p = pretraining(in);
+  p.seq_len = stage.seq_len;
+  p.global_batch = stage.global_batch;
+  p.micro_batch = 1;
+  p.flushes = 1;
+  p.cp = static_cast<int>(stage.cp);
+  if (stage.pp > 0) p.pp = static_cast<int>(stage.pp);
+  if (stage.ep > 0) p.ep = static_cast<int>(stage.ep);
+  if (!stage.schedule.empty()) p.schedule = stage.schedule;
+  const int64_t group = static_cast<int64_t>(p.pp) * p.tp * p.cp;
+  if (in.gpus() % group != 0 || in.gpus() / group < 1 || stage.global_batch % (in.gpus() / group) != 0)
+    throw ConfigError(detail::concat("plan.context ", stage.name, ": ", in.gpus(), " GPUs / (pp ", p.pp, " x tp ", p.tp, " x cp ", p.cp, ") must be whole and divide its batch of ", stage.global_batch, " sequences"));
+  p.dp = in.gpus() / group;
+  return p;
+}
+
+std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num_stages) {
+  const std::vector<std::string>& words = in.plan.words("stages");
+  const ModelConfig& c = in.run.model;
+  std::vector<StageSpec> specs;
+  if (words.empty()) {
+    const std::vector<Range> layers = split_layers(c, num_stages, p.stage_layers);
+    for (int s = 0; s < num_stages; ++s) {
+      const bool is_last = s == num_stages - 1;
+      specs.push_back({layers[static_cast<size_t>(s)], s == 0, is_last, is_last ? c.num_nextn_predict_layers : 0});
+    }
+    return specs;
+  }
+  int64_t at = 0, embeddings = 0, heads = 0, mtp = 0;
+  for (const std::string& word : words) {
+    StageSpec spec;
+    int64_t n = 0;
+    for (const char ch : word) {
+      if (ch == 'e') spec.has_embedding = ++embeddings > 0;
+      else if (ch == 'h') spec.has_head = ++heads > 0;
+      else if (ch == 'm') mtp += spec.mtp = c.num_nextn_predict_layers;
+      else if (ch >= '0' && ch <= '9') n = 10 * n + ch - '0';
+      else throw ConfigError("plan.stages: '" + word + "': expected e, a number of layers, m, h, as e3 or 4m");
+    }
+    spec.layers = {at, at + n};
+    at += n;
+    specs.push_back(spec);
+  }
+  if (static_cast<int>(specs.size()) != num_stages || at != c.num_hidden_layers || embeddings != 1 || heads != 1 || mtp != c.num_nextn_predict_layers || !specs.front().has_embedding || !specs.back().has_head)
+    throw ConfigError(detail::concat("plan.stages: ", specs.size(), " stages with ", at, " layers; the schedule has ", num_stages, " stages, the model ", c.num_hidden_layers,
+                                     " layers; the first stage has the one e, the last the one h, and there is one m if the model has MTP"));
+  return specs;
+}
+
+StepPrediction predict_step(const PlanInput& in, const Priced& priced, Ledger* ledger) {
+  StepPrediction s;
+  s.priced = priced;
+  s.schedule = build_schedule(priced.schedule, priced.pp, static_cast<int>(priced.num_microbatches()), priced.chunks);
+  s.specs = stage_specs(in, priced, s.schedule.num_stages);
+  s.parameters = rank_parameters(in, priced, s.schedule, s.specs);
+  const ChunkModel model(in, {priced.seq_len, priced.micro_batch, priced.tp, priced.cp, priced.ep, priced.etp, priced.dp, s.schedule.num_stages});
+  for (const StageSpec& spec : s.specs) s.stages.push_back(model.stage(spec));
+  const bool is_inter = priced.dp * priced.tp * priced.cp >= in.cluster.gpus_per_node;
+  const Sharding group = sharding(priced, s.schedule.is_mirrored);
+  add_weight_traffic(in, group, s.schedule, s);
+  s.message = priced.pp > 1 ? model.message_seconds(is_inter) : 0;
+  s.simulation = simulate(s.schedule, costs_of(in, model, s, is_inter));
+  const double flushes = static_cast<double>(priced.flushes);
+  s.pipeline = flushes * s.simulation.step_time;
+  price_update(in, group, s, ledger);
+  s.step = s.pipeline + s.reduce + s.gather + s.update;
+  sum_timeline(s);
+  for (double* part : {&s.forward, &s.backward, &s.weight, &s.pairs, &s.bubble, &s.pair_count, &s.exposed}) *part *= flushes;
+  s.tokens_per_step = static_cast<double>(priced.global_batch) * static_cast<double>(priced.seq_len);
+  s.tokens_per_gpu_second = s.tokens_per_step / s.step / static_cast<double>(in.gpus());
+  if (ledger != nullptr) explain_step(in, model, s, *ledger);
+  return s;
+}
+
+}  // namespace atoll::plan
