@@ -7,7 +7,7 @@
 
 #include "kernels/base/error.h"
 #include "launch/commands.h"
-#include "trainer/plan/report.h"
+#include "trainer/plan/search.h"
 
 namespace atoll {
 namespace {
@@ -26,11 +26,12 @@ std::string data_folder() {
 void add_plan_run(CLI::App& plan, Command& chosen) {
   static std::string what, item;
   static std::vector<std::string> arguments;
-  static bool json = false;
+  static bool json = false, is_search = false;
   plan.add_option("recipe", what, "a recipe (by name, as deepseek-v3, or a file.yaml) or a model preset");
   plan.add_option("arguments", arguments, "cluster=NAME or cluster=FILE.yaml (h800-2048, h100-1024, h200-8, laptop), and key=value: keys of the configuration,\n"
                                           "plan.KEY (docs/planning.md), cluster.KEY as cluster.links.inter.bandwidth='25 GB/s'");
   plan.add_option("--explain", item, "trace one number to its inputs and their sources");
+  plan.add_flag("--search", is_search, "the best layouts under the memory limit, priced by the same simulator");
   plan.add_flag("--json", json, "JSON, for scripts: every number, its formula and its inputs");
   plan.footer("For example: atoll plan deepseek-v3 cluster=h800-2048\n"
               "             atoll plan deepseek-v3 cluster=h800-2048 cluster.links.inter.bandwidth='25 GB/s' --explain step_time");
@@ -41,6 +42,11 @@ void add_plan_run(CLI::App& plan, Command& chosen) {
       phase = "planning";
       const std::string folder = data_folder();
       const plan::PlanInput input = plan::load_plan(what, arguments, {folder + "/recipes", folder + "/clusters", folder + "/calibration"});
+      if (is_search) {
+        const plan::Search search = plan::search_layouts(input);
+        std::fputs((json ? plan::search_json(search) : plan::search_text(search)).c_str(), stdout);
+        return 0;
+      }
       const plan::Report report = plan::make_report(input, item.empty());
       std::fputs((!item.empty() ? report.ledger.explain(item) : json ? plan::report_json(report) : plan::report_text(report)).c_str(), stdout);
       return 0;

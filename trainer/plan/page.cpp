@@ -122,7 +122,8 @@ void Page::choices() {
   }
   if (best == nullptr) line("none of these fits");
   else if (best == &r_.choices.front()) line("wins: the plan as given");
-  else line("wins: {}, {} less a step", best->name, show(own - best->step, Unit::kSeconds));
+  else line("wins: {}, {} less a step; it leaves {} of memory{}", best->name, show(own - best->step, Unit::kSeconds), show(in_.cluster.memory - best->memory, Unit::kBytes),
+            best->copies != r_.choices.front().copies ? fmt::format(", and {:.2f} copies of a token leave its node instead of {:.2f}", best->copies, r_.choices.front().copies) : "");
   why();
 }
 

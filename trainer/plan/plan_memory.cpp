@@ -2,6 +2,8 @@
 #include "trainer/plan/plan_memory.h"
 
 #include <algorithm>
+#include <map>
+#include <tuple>
 
 #include "kernels/base/error.h"
 
@@ -64,7 +66,14 @@ std::vector<RankMemory> plan_memory(const PlanInput& in, const StepPrediction& s
   const ModelConfig& c = in.run.model;
   const MemoryShape shape = memory_shape(in, p, imbalance_of(in, routing, p.ep));
   std::vector<StageMemory> stages;
-  for (const StageSpec& spec : s.specs) stages.push_back(memory_of(c, spec, shape));
+  std::map<std::tuple<int64_t, int64_t, bool, bool, int64_t>, size_t> known;  // stages alike hold alike
+  for (const StageSpec& spec : s.specs) {
+    int64_t dense = 0;
+    for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) dense += !c.is_moe_layer(l);
+    const auto [it, is_new] = known.try_emplace({spec.layers.size(), dense, spec.has_embedding, spec.has_head, spec.mtp}, stages.size());
+    if (is_new) stages.push_back(memory_of(c, spec, shape));
+    else stages.push_back(StageMemory(stages[it->second]));
+  }
   const double both = s.schedule.is_mirrored ? 2 : 1, ranks = static_cast<double>(p.dp) * p.cp;
   const double dense_group = ranks * both, expert_group = std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both, zero = in.plan.number("zero");
   const double linear = in.plan.text("precision") == "fp8" ? 1 + 4.0 / (128 * 128) : 2, grad = in.plan.text("grads") == "bf16" ? 2 : 4;

@@ -63,6 +63,8 @@ Choice price_choice(const PlanInput& input, const std::string& name, const std::
     c.optimizer = s.reduce + s.update + s.gather;
     c.memory = fullest(ranks).total();
     c.fits = c.memory <= in.cluster.memory;
+    const Priced& p = s.priced;
+    c.copies = ChunkModel(in, {p.seq_len, p.micro_batch, p.tp, p.cp, p.ep, p.etp, p.dp, 1}).routing().copies;
   } catch (const ConfigError& error) { c.problem = error.what(); }
   return c;
 }

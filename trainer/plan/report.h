@@ -10,6 +10,7 @@ namespace atoll::plan {
 struct Choice {  // the same plan with one thing changed
   std::string name;
   double step = 0, bubble = 0, exposed = 0, optimizer = 0, memory = 0;
+  double copies = 0;  // of a token that leave its node, in one exchange
   bool fits = false;
   std::string problem;  // why it cannot be built; the numbers are then nothing
 };

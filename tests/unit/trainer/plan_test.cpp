@@ -4,7 +4,7 @@
 
 #include "kernels/base/error.h"
 #include "model/flops.h"
-#include "trainer/plan/report.h"
+#include "trainer/plan/search.h"
 
 using namespace atoll;
 using namespace atoll::plan;
@@ -238,4 +238,19 @@ TEST_CASE("Routing: balanced is 1, a flat Zipf too, the worst sends every row to
   CHECK(routing_imbalance(v3({"plan.routing=zipf", "plan.zipf_exponent=0"}), 64) == Approx(1));
   CHECK(routing_imbalance(v3({"plan.routing=zipf"}), 64) > 1);
   CHECK(routing_imbalance(v3({"plan.routing=worst"}), 64) == 64.0 * 4 / 8);  // 4 experts a rank, 8 chosen
+}
+
+TEST_CASE("A search finds layouts that fit, none of which is beaten by another, and the best is no slower than the given one", "[plan]") {
+  const PlanInput in = load_plan("deepseek-v2-lite", {"cluster=h200-8", "train.global_batch=64", "parallel.ep=8"}, kFolders);
+  const Search s = search_layouts(in);
+  REQUIRE(!s.front.empty());
+  CHECK(s.front.front().step <= s.given.step);
+  for (size_t i = 0; i < s.front.size(); ++i) {
+    CHECK(s.front[i].memory <= in.cluster.memory);
+    for (size_t k = 0; k < s.front.size(); ++k)
+      if (i != k) CHECK_FALSE((s.front[k].step <= s.front[i].step && s.front[k].memory <= s.front[i].memory && s.front[k].gpus <= s.front[i].gpus));
+    const StepPrediction again = predict_step(s.front[i].in, pretraining(s.front[i].in), nullptr);
+    CHECK(again.step == s.front[i].step);
+  }
+  CHECK_THAT(search_text(s), Contains("bound by") && Contains("one more GB"));
 }
