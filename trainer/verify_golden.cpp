@@ -146,10 +146,10 @@ void verify_golden_pass(const std::string& folder, const std::string& suffix, co
     const PassResult emulated = run_pass(folder, suffix, model, facts, options, true, world);
     const auto theirs = scalars(emulated, facts), ours = scalars(r, facts);
     for (size_t i = 0; i < ours.size(); ++i) {
-      // one scalar's rounding error can be small by chance: the bound is twice the emulated error or one BF16 ulp of the value, whichever is larger
+      // one scalar's rounding error can be small by chance: the bound is twice the emulated error or BF16's unit roundoff, whichever is larger
       const auto [value, reference] = ours[i].second;
       const double scale = std::max(std::abs(reference), 1e-300), allowed = 2 * std::abs(theirs[i].second.first - reference) / scale;
-      add(ours[i].first, std::abs(value - reference) / scale, std::max(allowed, 0x1p-8));
+      add(ours[i].first, std::abs(value - reference) / scale, std::max(allowed, 0x1p-9));
     }
     for (const auto& [name, d] : r.deviations.all()) {
       if (is_discrete(name))
@@ -214,7 +214,10 @@ GoldenOptions parse_golden_options(const std::vector<std::string>& assignments) 
       throw ConfigError(a + ": no such key; known: dtype, parallel.pp, parallel.ep, parallel.schedule, world, threads");
     }
   }
-  o.world = world > 0 ? world : o.mesh.pp * o.mesh.ep;
+  constexpr int64_t kMostRanks = 4096;
+  const int64_t ranks = world > 0 ? world : int64_t{o.mesh.pp} * o.mesh.ep;
+  if (ranks > kMostRanks) throw ConfigError(fmt::format("{} ranks: no case here can use more than {}", ranks, kMostRanks));
+  o.world = static_cast<int>(ranks);
   Mesh(o.world, o.mesh);
   return o;
 }

@@ -1,8 +1,6 @@
-// The communicator's contract on threads, and what only threads can show: errors release the other ranks, nothing is allocated once the pools have grown.
+// The communicator's contract on threads, and what only threads can show: an error of one rank releases the others.
 #include <atomic>
 #include <catch2/catch.hpp>
-#include <cstdlib>
-#include <new>
 #include <thread>
 
 #include "tests/unit/parallel/communicator_contract.h"

@@ -112,6 +112,9 @@ TEST_CASE("After the first step a step allocates nothing", "[allocations]") {
       o.max_sequence = 64;
       check_steady(o, world, 12);
     }
+}
+
+TEST_CASE("After the first step a step of several threads allocates nothing", "[allocations][openmp]") {
   EngineOptions threaded;
   threaded.model = tiny_model();
   threaded.threads = 2;

@@ -1,4 +1,4 @@
-// Results of other implementations (tests/golden), in every layout that the reference runs must hold in. Ranks are threads here; tests/mpi runs one case under mpirun.
+// Results of other implementations (tests/golden), in every layout that the reference runs must hold in. Ranks are threads here; tests/mpi runs them under mpirun.
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <limits>

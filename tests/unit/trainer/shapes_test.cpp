@@ -1,5 +1,6 @@
 // Shapes of models that no published one has together, each on one rank against two stages and against two expert ranks (which halve the data too), in FP64.
 #include <catch2/catch.hpp>
+#include <algorithm>
 #include <cmath>
 
 #include "engine_fixture.h"
@@ -11,6 +12,7 @@ namespace {
 struct Variant {
   const char* name;
   std::function<void(RunSpec&)> change;
+  double noise = 0;  // moments below are zero but for rounding: a module whose sequences all have one position has one key, and its scores no gradient
 };
 
 const std::vector<Variant>& variants() {
@@ -33,8 +35,8 @@ const std::vector<Variant>& variants() {
        }},
       {"tied embedding without MTP", [](RunSpec& s) { s.options.model.tie_word_embeddings = true, s.options.model.num_nextn_predict_layers = 0; }},
       {"tied embedding, no query latent", [](RunSpec& s) { s.options.model.tie_word_embeddings = true, s.options.model.q_lora_rank = 0; }},
-      {"sequences no longer than the MTP depth", [](RunSpec& s) { s.options.model.num_nextn_predict_layers = 3, s.shortest = 1, s.spread = 4; }},
-      {"no sequence reaches the last MTP module", [](RunSpec& s) { s.options.model.num_nextn_predict_layers = 2, s.shortest = 2, s.spread = 1; }},
+      {"sequences no longer than the MTP depth", [](RunSpec& s) { s.options.model.num_nextn_predict_layers = 3, s.shortest = 1, s.spread = 4; }, 1e-20},
+      {"no sequence reaches the last MTP module", [](RunSpec& s) { s.options.model.num_nextn_predict_layers = 2, s.shortest = 2, s.spread = 1; }, 1e-20},
       {"all experts chosen", [](RunSpec& s) { s.options.model.num_experts_per_tok = 10, s.options.model.topk_group = 5; }}};
   return all;
 }
@@ -50,7 +52,11 @@ Record run_on(const Variant& v, MeshSizes mesh, int world) {
   v.change(s);
   const std::vector<std::string> problems = s.options.model.problems();
   ATOLL_CHECK(problems.empty(), v.name, ": ", problems.front());
-  return run(s);
+  Record record = run(s);
+  for (auto* kind : {&record.moments, &record.second_moments})
+    for (auto& [name, values] : *kind)
+      if (std::all_of(values.begin(), values.end(), [&](double m) { return std::abs(m) < v.noise; })) std::fill(values.begin(), values.end(), 0.0);
+  return record;
 }
 }  // namespace
 
