@@ -170,10 +170,11 @@ DryRun dry_run(const RunConfig& config, int world) {
   run.config = config;
   run.world = world;
   const Mesh mesh(world, config.parallel.mesh);
-  check_microbatches(config, mesh.size(Axis::kDp));
+  const std::shared_ptr<const Schedule> custom = custom_schedule(config);
+  check_microbatches(config, mesh.size(Axis::kDp), custom.get());
   look_at_disk(config, run);
-  const int n = num_microbatches(config, mesh), halves = config.parallel.grad_halves == 2 && config.parallel.schedule != "dualpipe" ? 2 : 1;
-  run.schedule = build_schedule(config.parallel.schedule, mesh.size(Axis::kPp), n / halves, static_cast<int>(config.parallel.vpp));
+  const int n = num_microbatches(config, mesh), halves = config.parallel.grad_halves == 2 && config.parallel.schedule != "dualpipe" && !custom ? 2 : 1;
+  run.schedule = custom ? *custom : build_schedule(config.parallel.schedule, mesh.size(Axis::kPp), n / halves, static_cast<int>(config.parallel.vpp));
   check_schedule(run.schedule);
   run.ranks = place_ranks(mesh, run.schedule.is_mirrored);
   check_groups(run.ranks);

@@ -51,7 +51,7 @@ std::string bytes(double b) { return show(b, Unit::kBytes); }
 
 // Micro-batches of one pass of the pipeline: a step, or half of one.
 int num_scheduled(const Engine& engine, size_t microbatches) {
-  const bool is_mirrored = engine.options().schedule == "dualpipe";
+  const bool is_mirrored = engine.options().custom ? engine.options().custom->is_mirrored : engine.options().schedule == "dualpipe";
   return static_cast<int>(engine.options().grad_halves == 2 && !is_mirrored ? microbatches / 2 : microbatches);
 }
 
@@ -87,12 +87,22 @@ PlanInput this_machine(const RunConfig& c, int world, double gemm_peak) {
   return in;
 }
 
+// Seconds of a step; 0: the planner cannot price this layout.
 double predicted_step(const RunConfig& c, Engine& engine, double gemm_peak) {
   const PlanInput in = this_machine(c, engine.groups().world.size(), gemm_peak);
   Priced p = pretraining(in);
   const int64_t per_micro = c.train.micro_batch * p.dp;
   p.global_batch = (c.train.global_batch + per_micro - 1) / per_micro * per_micro;  // the last one may be smaller
-  return predict_step(in, p, nullptr).step;
+  try {
+    return predict_step(in, p, nullptr).step;
+  } catch (const ConfigError&) { return 0; }  // what the trainer runs is not this one's to refuse
+}
+}  // namespace
+
+namespace {
+std::string step_text(double step) {
+  if (step == 0) return "no forecast of its time";
+  return fmt::format("a step takes about {} (GEMMs at the measured peak, attention at half of it, memory-bound work at an assumed 10 GB/s a rank)", show(step, Unit::kSeconds));
 }
 }  // namespace
 
@@ -112,9 +122,8 @@ std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) 
   }
   for (const RankLine& l : all) wire += static_cast<double>(l.wire_predicted);
   out.pop_back();
-  out += fmt::format(" (rank 0's peak of activations in {})\nforecast: {} a step between ranks beside the routed rows; a step takes about {} (GEMMs at the measured peak, attention at half of it, memory-bound work at an "
-                     "assumed 10 GB/s a rank)",
-                     f.peaks.activations.moment, bytes(wire), show(predicted_step(c, engine, gemm_peak), Unit::kSeconds));
+  out += fmt::format(" (rank 0's peak of activations in {})\nforecast: {} a step between ranks beside the routed rows; {}",
+                     f.peaks.activations.moment, bytes(wire), step_text(predicted_step(c, engine, gemm_peak)));
   return out;
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/base/error.h"
 #include "model/parameters.h"
+#include "trainer/schedule_rules.h"
 
 namespace atoll::plan {
 namespace {
@@ -238,7 +239,10 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
 StepPrediction predict_step(const PlanInput& in, const Priced& priced, Ledger* ledger) {
   StepPrediction s;
   s.priced = priced;
-  s.schedule = build_schedule(priced.schedule, priced.pp, static_cast<int>(priced.num_microbatches()), priced.chunks);
+  const std::shared_ptr<const Schedule> custom = priced.schedule == in.run.parallel.schedule ? custom_schedule(in.run) : nullptr;  // parallel.schedule may name a file
+  if (custom && (custom->num_ranks != priced.pp || custom->num_microbatches != priced.num_microbatches()))
+    throw ConfigError(detail::concat("the schedule of ", priced.schedule, " is for ", custom->num_ranks, " ranks and ", custom->num_microbatches, " micro-batches, not ", priced.pp, " and ", priced.num_microbatches()));
+  s.schedule = custom ? *custom : build_schedule(priced.schedule, priced.pp, static_cast<int>(priced.num_microbatches()), priced.chunks);
   s.specs = stage_specs(in, priced, s.schedule.num_stages);
   s.parameters = rank_parameters(in, priced, s.schedule, s.specs);
   const ChunkModel model(in, {priced.seq_len, priced.micro_batch, priced.tp, priced.cp, priced.ep, priced.etp, priced.dp, s.schedule.num_stages});
