@@ -143,6 +143,7 @@ void Page::money() {
   line("\nthe headline: the last run, rented at {}", val("cluster.prices.gpu_hour"));
   line("  pre-training       {:>12} GPU-hours {:>12}   {} tokens, {:.0f} GPU-hours a trillion", val("gpu_hours.pretraining"), val("cost.pretraining"), val("run.tokens"), num("gpu_hours_per_trillion"));
   for (const ContextStage& s : in_.context) line("    context {:<9} {:>12} GPU-hours {:>12}   {} steps of {}", s.name, val("gpu_hours.context." + s.name), "", s.steps, val("context." + s.name + ".step_time"));
+  for (const std::string& problem : r_.context_problems) line("    left out: {}", problem);
   line("  context extension  {:>12} GPU-hours {:>12}", val("gpu_hours.context"), val("cost.context"));
   line("  post-training      {:>12} GPU-hours {:>12}   an input", val("gpu_hours.post_training"), val("cost.post_training"));
   line("  headline           {:>12} GPU-hours {:>12}", val("gpu_hours.headline"), val("cost.headline"));
@@ -174,6 +175,7 @@ std::string report_json(const Report& r) {
                            {"peak_action", m.moment}, {"live", m.live}});
   }
   for (const auto& [name, m] : r.by_routing) j["memory_by_routing"][name] = m.total();
+  if (!r.context_problems.empty()) j["context_problems"] = r.context_problems;
   j["fits"] = fullest(r.memory).total() <= r.in.cluster.memory;
   for (size_t i = 0; i < r.step.stages.size(); ++i) {
     const StageTimes& s = r.step.stages[i];

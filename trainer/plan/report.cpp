@@ -71,12 +71,18 @@ Choice price_choice(const PlanInput& input, const std::string& name, const std::
 
 Report make_report(const PlanInput& input, bool with_choices) {
   Report r{input};
+  r.in.context.clear();
+  for (const ContextStage& stage : input.context) {
+    try {
+      r.context.push_back(predict_step(input, context_stage(input, stage), nullptr));
+      r.in.context.push_back(stage);
+    } catch (const ConfigError& error) { r.context_problems.push_back(error.what()); }
+  }
   const PlanInput& in = r.in;
   Ledger& l = r.ledger;
   l.put_sheet("plan", in.plan);
   l.put_sheet("cluster", in.cluster.sheet);
   r.step = predict_step(in, pretraining(in), &l);
-  for (const ContextStage& stage : in.context) r.context.push_back(predict_step(in, context_stage(in, stage), nullptr));
   r.memory = plan_memory(in, r.step, in.plan.text("routing"));
   explain_memory(in, r.step, r.memory, l);
   const bool has_routing = in.run.model.n_routed_experts > 0;

@@ -9,8 +9,6 @@
 
 namespace atoll::plan {
 namespace {
-const char* kV3 = "DeepSeek-V3 report, table 1";
-
 const std::vector<SheetKey>& context_schema() {
   using enum Unit;
   static const std::vector<SheetKey> table = {
@@ -133,7 +131,7 @@ const std::vector<SheetKey>& plan_schema() {
       {"routing", kText, 0, 0, "balanced", "", "rows of the most loaded rank", {"balanced", "zipf", "worst"}},
       {"zipf_exponent", kNone, 0, 4, "0.5", "assumption", "popularity of the i-th expert is i to the minus this; dealt out to the ranks like cards"},
       // the run
-      {"post_training_gpu_hours", kCount, 0, 1e12, "5000", kV3, "supervised fine-tuning and reinforcement learning"},
+      {"post_training_gpu_hours", kCount, 0, 1e12, "0", "", "supervised fine-tuning and reinforcement learning"},
       {"pretraining_gpu_hours", kCount, 0, 1e12, "0", "", "0: as predicted; else these instead of the prediction, for the money"},
       {"context_gpu_hours", kCount, 0, 1e12, "0", "", "0: as predicted; else these instead of the prediction, for the money"},
       {"rd_multiple", kNone, 0, 1000, "3", "assumption: DeepSeek says that the headline leaves out prior research and ablations, not how much", "ablations, failed ideas and smaller runs, as a multiple of the run"},
