@@ -28,16 +28,20 @@ void add_plan_run(CLI::App& plan, Command& chosen) {
   static std::vector<std::string> arguments;
   static bool json = false, is_search = false;
   plan.add_option("recipe", what, "a recipe (by name, as deepseek-v3, or a file.yaml) or a model preset");
-  plan.add_option("arguments", arguments, "cluster=NAME or cluster=FILE.yaml (h800-2048, h100-1024, h200-8, laptop), and key=value: keys of the configuration,\n"
-                                          "plan.KEY (docs/planning.md), cluster.KEY as cluster.links.inter.bandwidth='25 GB/s'");
+  plan.add_option("arguments", arguments,
+                  "cluster=NAME or cluster=FILE.yaml (h800-2048, h100-1024, h200-8, laptop), and key=value: keys of the configuration,\n"
+                  "plan.KEY (docs/planning.md), cluster.KEY as cluster.links.inter.bandwidth='25 GB/s'");
   plan.add_option("--explain", item, "trace one number to its inputs and their sources");
   plan.add_flag("--search", is_search, "the best layouts under the memory limit, priced by the same simulator");
   plan.add_flag("--json", json, "JSON, for scripts: every number, its formula and its inputs");
-  plan.footer("For example: atoll plan deepseek-v3 cluster=h800-2048\n"
-              "             atoll plan deepseek-v3 cluster=h800-2048 cluster.links.inter.bandwidth='25 GB/s' --explain step_time");
+  plan.footer(
+      "For example: atoll plan deepseek-v3 cluster=h800-2048\n"
+      "             atoll plan deepseek-v3 cluster=h800-2048 cluster.links.inter.bandwidth='25 GB/s' --explain step_time");
   plan.callback([&plan, &chosen] {
     if (!plan.get_subcommands().empty()) return;
-    if (what.empty()) throw ConfigError("atoll plan: name a recipe or a preset (atoll plan deepseek-v3 cluster=h800-2048), or `atoll plan schedule`; `atoll plan --help` says more");
+    if (what.empty())
+      throw ConfigError(
+          "atoll plan: name a recipe or a preset (atoll plan deepseek-v3 cluster=h800-2048), or `atoll plan schedule`; `atoll plan --help` says more");
     chosen = [](MpiSession&, std::string& phase) {
       phase = "planning";
       const std::string folder = data_folder();

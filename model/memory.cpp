@@ -53,9 +53,9 @@ class Replay {
   // --- sizes ---
   double s() const { return static_cast<double>(size_of(s_.storage)); }
   double a() const { return static_cast<double>(size_of(acc_dtype(s_.storage))); }
-  double cached() const { return s_.is_fp8_cache ? 1 + 4.0 / 128 : s(); }  // operand of a weight gradient
+  double cached() const { return s_.is_fp8_cache ? 1 + 4.0 / 128 : s(); }   // operand of a weight gradient
   double D() const { return static_cast<double>(c_.hidden_size) / s_.tp; }  // under tensor parallelism these are split along the sequence
-  double row() const { return static_cast<double>(c_.hidden_size); }         // of a routed row
+  double row() const { return static_cast<double>(c_.hidden_size); }        // of a routed row
   bool again(bool flag) const { return flag || s_.recompute.full; }
 
   void block_forward(const std::string& b, int64_t layer, double T);
@@ -76,7 +76,8 @@ class Replay {
   double heads() const { return static_cast<double>(c_.num_attention_heads) / s_.tp; }
   double q_width() const { return heads() * static_cast<double>(c_.qk_head_dim()); }
   double kv_width() const {
-    return s_.kv_heads > 0 ? static_cast<double>(s_.kv_heads * (c_.qk_head_dim() + c_.v_head_dim)) / s_.tp : heads() * static_cast<double>(c_.qk_nope_head_dim + c_.v_head_dim);
+    return s_.kv_heads > 0 ? static_cast<double>(s_.kv_heads * (c_.qk_head_dim() + c_.v_head_dim)) / s_.tp
+                           : heads() * static_cast<double>(c_.qk_nope_head_dim + c_.v_head_dim);
   }
   double latent_width() const {
     if (s_.kv_heads > 0) return 0;
@@ -84,9 +85,14 @@ class Replay {
   }
   bool has_q_latent() const { return c_.q_lora_rank > 0; }
   double expert_width() const { return static_cast<double>(c_.moe_intermediate_size); }
-  double mlp_width(int64_t layer) const { return static_cast<double>(c_.is_moe_layer(layer) ? c_.n_shared_experts * c_.moe_intermediate_size : c_.intermediate_size) / s_.tp; }
+  double mlp_width(int64_t layer) const {
+    return static_cast<double>(c_.is_moe_layer(layer) ? c_.n_shared_experts * c_.moe_intermediate_size : c_.intermediate_size) / s_.tp;
+  }
 
-  struct Live { double bytes; Segment_ segment; };
+  struct Live {
+    double bytes;
+    Segment_ segment;
+  };
   const ModelConfig& c_;
   const MemoryShape& s_;
   int64_t layer_ = 0;
@@ -164,8 +170,10 @@ void Replay::moe_forward(const std::string& b, double T) {
     take(b + "send_rows", sent(), row(), s(), kRouted);
   }
   free(b + "arrived");
-  if (c_.n_shared_experts > 0) rename(b + "shared_out", b + "out");
-  else take(b + "out", T, D(), s());
+  if (c_.n_shared_experts > 0)
+    rename(b + "shared_out", b + "out");
+  else
+    take(b + "out", T, D(), s());
   free(b + "send_rows");
 }
 
@@ -232,8 +240,10 @@ void Replay::moe_backward(const std::string& b, double T) {
   }
   free(b + "arrived");
   free(b + "arrived_weight");
-  if (c_.n_shared_experts > 0) rename(b + "shared_out", b + "dx_post");
-  else take(b + "dx_post", T, D(), s());
+  if (c_.n_shared_experts > 0)
+    rename(b + "shared_out", b + "dx_post");
+  else
+    take(b + "dx_post", T, D(), s());
   take(b + "d_topk", T, K, a());
   free(b + "send_rows");
   free(b + "send_weight");
@@ -307,7 +317,9 @@ void Replay::block_backward(const std::string& b, int64_t layer, double T) {
 
 void Replay::block_weight(const std::string& b, int64_t layer) {
   if (c_.is_moe_layer(layer)) {
-    for (const char* t : {"scores", "topk_idx", "topk_weight", "f", "row_of", "token_of", "slot_of", "expert_x", "gate_up", "act", "expert_dy", "d_logits", "shared.gate_up", "shared.act"}) free(b + t);
+    for (const char* t : {"scores", "topk_idx", "topk_weight", "f", "row_of", "token_of", "slot_of", "expert_x", "gate_up", "act", "expert_dy", "d_logits",
+                          "shared.gate_up", "shared.act"})
+      free(b + t);
   } else {
     free(b + "mlp.gate_up");
     free(b + "mlp.act");
@@ -423,8 +435,8 @@ int64_t shards_scratch(const std::vector<std::pair<int64_t, int64_t>>& tensors, 
 int64_t rounded(int64_t bytes) { return std::max<int64_t>(128, (bytes + 127) / 128 * 128); }
 }  // namespace
 
-PersistentMemory persistent_memory(const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement, DType storage, DType moments, int64_t max_positions,
-                                   const ShardPlaces& places, bool has_grads_aside) {
+PersistentMemory persistent_memory(const ModelConfig& config, const std::vector<ParameterSpec>& manifest, const Placement& placement, DType storage,
+                                   DType moments, int64_t max_positions, const ShardPlaces& places, bool has_grads_aside) {
   const ParameterLayout layout = parameter_layout(config, manifest, placement);
   const auto s = static_cast<int64_t>(size_of(storage)), a = static_cast<int64_t>(size_of(acc_dtype(storage)));
   const int64_t table = config.vocab_size * config.hidden_size;
@@ -432,7 +444,8 @@ PersistentMemory persistent_memory(const ModelConfig& config, const std::vector<
   const int64_t other_uses = placement.is_last() ? (config.num_nextn_predict_layers > 0) + config.tie_word_embeddings : 0;
   PersistentMemory m;
   m.parameters = layout.num_elements;
-  m.weights = rounded(layout.total * s) + rounded(layout.bias_elements * a) + static_cast<int64_t>(placement.stages.size()) * rounded(max_positions * config.qk_rope_head_dim * a);
+  m.weights = rounded(layout.total * s) + rounded(layout.bias_elements * a) +
+              static_cast<int64_t>(placement.stages.size()) * rounded(max_positions * config.qk_rope_head_dim * a);
   m.grads = (rounded((layout.total - layout.grads_begin) * a) + other_uses * rounded(table * a)) * (has_grads_aside ? 2 : 1);
   int64_t owned = 0;
   std::vector<std::pair<int64_t, int64_t>> grads[2], weights[2], mirror_grads, mirror_weights;

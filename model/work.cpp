@@ -1,5 +1,5 @@
-// The ops of a block in the order of its phases. Policy: causal attention counts half of the products; backward of attention is five products of which the scores' is a recomputation
-// that MFU does not count (it counts twice the forward).
+// The ops of a block in the order of its phases. Policy: causal attention counts half of the products; backward of attention is five products of which the
+// scores' is a recomputation that MFU does not count (it counts twice the forward).
 #include "model/work.h"
 
 #include "model/flops.h"
@@ -12,7 +12,8 @@ class BlockBuilder {
   std::vector<Work> list;
 
   // out, in: of the whole layer; column: outputs are split over tp, else inputs are.
-  void linear(const std::string& op, double out, double in, bool is_column, WorkPhase forward, WorkPhase input, WorkPhase weight, bool is_fp8, bool is_recomputed, bool is_extra = false) {
+  void linear(const std::string& op, double out, double in, bool is_column, WorkPhase forward, WorkPhase input, WorkPhase weight, bool is_fp8,
+              bool is_recomputed, bool is_extra = false) {
     const double tp = s_.tp, rows = s_.tokens;
     const double o = is_column ? out / tp : out, i = is_column ? in : in / tp, flops = 2 * rows * o * i;
     list.push_back({op, WorkKind::kGemm, WorkPass::kForward, forward, rows, o, i, flops, 0, is_fp8, is_extra});
@@ -23,7 +24,8 @@ class BlockBuilder {
   void grouped(const std::string& op, double out, double in, bool is_recomputed) {
     const double rows = s_.routed_rows, flops = 2 * rows * out * in;
     list.push_back({op, WorkKind::kGrouped, WorkPass::kForward, WorkPhase::kMlpForward, rows, out, in, flops, 0, s_.is_fp8});
-    if (is_recomputed) list.push_back({op + " again", WorkKind::kGrouped, WorkPass::kForward, WorkPhase::kMlpBackward, rows, out, in, flops, 0, s_.is_fp8, true});
+    if (is_recomputed)
+      list.push_back({op + " again", WorkKind::kGrouped, WorkPass::kForward, WorkPhase::kMlpBackward, rows, out, in, flops, 0, s_.is_fp8, true});
     list.push_back({op, WorkKind::kGrouped, WorkPass::kInput, WorkPhase::kMlpBackward, rows, in, out, flops, 0, s_.is_fp8});
     list.push_back({op, WorkKind::kGrouped, WorkPass::kWeight, WorkPhase::kMlpWeight, out, in, rows, flops, 0, s_.is_fp8});
   }
@@ -48,7 +50,8 @@ class BlockBuilder {
 void BlockBuilder::mla_projections() {
   using enum WorkPhase;
   const double D = static_cast<double>(c_.hidden_size), heads = static_cast<double>(c_.num_attention_heads);
-  const double q_out = heads * static_cast<double>(c_.qk_head_dim()), q_lora = static_cast<double>(c_.q_lora_rank), kv_lora = static_cast<double>(c_.kv_lora_rank);
+  const double q_out = heads * static_cast<double>(c_.qk_head_dim()), q_lora = static_cast<double>(c_.q_lora_rank),
+               kv_lora = static_cast<double>(c_.kv_lora_rank);
   const double kv_a = kv_lora + static_cast<double>(c_.qk_rope_head_dim), kv_out = heads * static_cast<double>(c_.qk_nope_head_dim + c_.v_head_dim);
   const bool up_again = again(s_.recompute.mla_up);
   if (q_lora > 0) {
@@ -78,16 +81,20 @@ void BlockBuilder::gqa_projections() {
 void BlockBuilder::attention() {
   using enum WorkPhase;
   const double D = static_cast<double>(c_.hidden_size), T = s_.tokens, qk = static_cast<double>(c_.qk_head_dim()), v = static_cast<double>(c_.v_head_dim);
-  if (s_.kv_heads > 0) gqa_projections();
-  else mla_projections();
+  if (s_.kv_heads > 0)
+    gqa_projections();
+  else
+    mla_projections();
   const double pairs = T * s_.seq_len / 2 * H();
   const double forward = 2 * pairs * (qk + v);
   list.push_back({"attention", WorkKind::kAttention, WorkPass::kForward, kAttnForward, s_.seq_len, qk, v, forward});
-  if (again(s_.recompute.attention)) list.push_back({"attention again", WorkKind::kAttention, WorkPass::kForward, kAttnBackward, s_.seq_len, qk, v, forward, 0, false, true});
+  if (again(s_.recompute.attention))
+    list.push_back({"attention again", WorkKind::kAttention, WorkPass::kForward, kAttnBackward, s_.seq_len, qk, v, forward, 0, false, true});
   list.push_back({"attention", WorkKind::kAttention, WorkPass::kInput, kAttnBackward, s_.seq_len, qk, v, 2 * pairs * (3 * qk + 2 * v)});
   linear("o", D, static_cast<double>(c_.num_attention_heads) * v, false, kAttnForward, kAttnBackward, kAttnWeight, s_.is_fp8, s_.recompute.full);
 
-  // Memory-bound work: each tensor that is read or written once more than the GEMMs do, 2 bytes an element (1 as FP8). Sequence-parallel: a tp-th of the tokens.
+  // Memory-bound work: each tensor that is read or written once more than the GEMMs do, 2 bytes an element (1 as FP8). Sequence-parallel: a tp-th of the
+  // tokens.
   const double Ts = T / s_.tp, e8 = s_.is_fp8 ? 1 : 0, q_lora = static_cast<double>(c_.q_lora_rank), kv_lora = static_cast<double>(c_.kv_lora_rank);
   const double q_width = H() * qk, o_width = H() * v;
   const double kv_width = s_.kv_heads > 0 ? static_cast<double>(s_.kv_heads) / s_.tp * (qk + v) : H() * (qk + v);
@@ -97,7 +104,8 @@ void BlockBuilder::attention() {
   glue("norms", kAttnForward, norms);
   glue("rope and heads", kAttnForward, rope);
   glue("casts", kAttnForward, casts);
-  // Backward: the norms' (read dy, x, write dx, twice), rotation back, casts of the gradients both ways (per token, and transposed per channel with the saved operand), what is recomputed.
+  // Backward: the norms' (read dy, x, write dx, twice), rotation back, casts of the gradients both ways (per token, and transposed per channel with the saved
+  // operand), what is recomputed.
   glue("norms", kAttnBackward, Ts * D * (8 + 8) + T * (q_lora + (s_.kv_heads > 0 ? 0 : kv_lora)) * 6);
   glue("rope and heads", kAttnBackward, rope);
   glue("casts and transposes", kAttnBackward, e8 * T * ((D + q_width + kv_width + q_lora + kv_lora) * (3 + 3) + (o_width + D + q_lora + kv_lora) * (1.5 + 1)));
@@ -118,7 +126,8 @@ void BlockBuilder::mlp(const std::string& op, double width, bool is_recomputed) 
 
 void BlockBuilder::moe() {
   using enum WorkPhase;
-  const double D = static_cast<double>(c_.hidden_size), F = static_cast<double>(c_.moe_intermediate_size), T = s_.tokens / s_.tp, R = s_.routed_rows, e8 = s_.is_fp8 ? 1 : 0;
+  const double D = static_cast<double>(c_.hidden_size), F = static_cast<double>(c_.moe_intermediate_size), T = s_.tokens / s_.tp, R = s_.routed_rows,
+               e8 = s_.is_fp8 ? 1 : 0;
   const double E = static_cast<double>(c_.n_routed_experts);
   WorkShape part = s_;  // the router sees each token once
   part.tokens = T;
@@ -158,8 +167,10 @@ const char* name_of(WorkPass pass) {
 std::vector<Work> block_work(const ModelConfig& config, int64_t layer, const WorkShape& shape) {
   BlockBuilder b(config, shape);
   b.attention();
-  if (config.is_moe_layer(layer)) b.moe();
-  else b.mlp("mlp", static_cast<double>(config.intermediate_size), shape.recompute.experts);
+  if (config.is_moe_layer(layer))
+    b.moe();
+  else
+    b.mlp("mlp", static_cast<double>(config.intermediate_size), shape.recompute.experts);
   return std::move(b.list);
 }
 
@@ -191,7 +202,9 @@ int64_t attention_parameters(const ModelConfig& c, int64_t kv_heads) {
 }
 
 namespace {
-int64_t attention_difference(const ModelConfig& c, int64_t kv_heads, int64_t layers) { return layers * (attention_parameters(c, kv_heads) - attention_parameters(c, 0)); }
+int64_t attention_difference(const ModelConfig& c, int64_t kv_heads, int64_t layers) {
+  return layers * (attention_parameters(c, kv_heads) - attention_parameters(c, 0));
+}
 }  // namespace
 
 double counted_flops_per_token(const ModelConfig& c, int64_t kv_heads, int64_t seq_len, bool is_causal) {
@@ -201,7 +214,8 @@ double counted_flops_per_token(const ModelConfig& c, int64_t kv_heads, int64_t s
 
 int64_t total_parameters(const ModelConfig& c, int64_t kv_heads, bool with_mtp) {
   const ModelCounts n = count_model(c);
-  return n.parameters + (with_mtp ? n.mtp_parameters : 0) + (kv_heads == 0 ? 0 : attention_difference(c, kv_heads, with_mtp ? c.num_blocks() : c.num_hidden_layers));
+  return n.parameters + (with_mtp ? n.mtp_parameters : 0) +
+         (kv_heads == 0 ? 0 : attention_difference(c, kv_heads, with_mtp ? c.num_blocks() : c.num_hidden_layers));
 }
 
 BlockParameters block_parameters(const ModelConfig& c, int64_t layer, int64_t kv_heads) {

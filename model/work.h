@@ -1,5 +1,5 @@
-// What one device computes in a block, op by op, from shapes alone: FLOPs, GEMM dimensions, bytes of memory-bound work, and the bytes a token's copy is on the wire.
-// Policy: no rates and no times here; the planner divides by what was measured. FLOPs that MFU counts are exactly model/flops.h's (a test adds them up).
+// What one device computes in a block, op by op, from shapes alone: FLOPs, GEMM dimensions, bytes of memory-bound work, and the bytes a token's copy is on the
+// wire. Policy: no rates and no times here; the planner divides by what was measured. FLOPs that MFU counts are exactly model/flops.h's (a test adds them up).
 #pragma once
 #include <cstdint>
 #include <string>
@@ -41,7 +41,7 @@ struct Work {
   double flops = 0;            // of this device
   double bytes = 0;            // kGlue: read and written
   bool is_fp8 = false;
-  bool is_extra = false;       // recomputed: done, but not counted by MFU; also the router
+  bool is_extra = false;  // recomputed: done, but not counted by MFU; also the router
 };
 
 std::vector<Work> block_work(const ModelConfig& config, int64_t layer, const WorkShape& shape);

@@ -1,4 +1,5 @@
-// Reading a calibration file, and finding the measured shape that is nearest to the one asked. Policy: no interpolation: a rate is one that somebody measured, and says who.
+// Reading a calibration file, and finding the measured shape that is nearest to the one asked. Policy: no interpolation: a rate is one that somebody measured,
+// and says who.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -18,15 +19,22 @@ class CalibrationReader {
       if (key == "sources") read_sources(node);
     }
     for (const auto& [key, node] : root.entries) {
-      if (key == "gpu") c.gpu = node.text;
-      else if (key == "sources") continue;
-      else if (key != "rates" && key != "glue" && key != "exchanges") fail(node, key + ": no such key; there are gpu, sources, rates, glue, exchanges");
-      else if (node.kind != YamlNode::Kind::kList) fail(node, key + ": expected a list");
+      if (key == "gpu")
+        c.gpu = node.text;
+      else if (key == "sources")
+        continue;
+      else if (key != "rates" && key != "glue" && key != "exchanges")
+        fail(node, key + ": no such key; there are gpu, sources, rates, glue, exchanges");
+      else if (node.kind != YamlNode::Kind::kList)
+        fail(node, key + ": expected a list");
       else
         for (const YamlNode& item : node.items) {
-          if (item.kind != YamlNode::Kind::kMap) fail(item, key + ": expected {...}, found " + to_string(item));
-          else if (key == "rates") c.rates.push_back(read_rate(item));
-          else (key == "glue" ? c.glue : c.exchanges).push_back(read_reached(item));
+          if (item.kind != YamlNode::Kind::kMap)
+            fail(item, key + ": expected {...}, found " + to_string(item));
+          else if (key == "rates")
+            c.rates.push_back(read_rate(item));
+          else
+            (key == "glue" ? c.glue : c.exchanges).push_back(read_reached(item));
         }
     }
     if (c.gpu.empty()) errors_.push_back(file_ + ": gpu is missing: the device that was measured");
@@ -49,8 +57,10 @@ class CalibrationReader {
   double number(const YamlNode& item, const std::string& key, const YamlNode& node, Unit unit, double least, double most) {
     double v = 0;
     const std::string error = node.kind == YamlNode::Kind::kScalar ? parse_number(node.text, unit, v) : "expected a number";
-    if (!error.empty()) fail(item, key + " = " + to_string(node) + ": " + error);
-    else if (v < least || v > most) fail(item, key + " = " + to_string(node) + ": out of range: must be " + show(least, unit) + " to " + show(most, unit));
+    if (!error.empty())
+      fail(item, key + " = " + to_string(node) + ": " + error);
+    else if (v < least || v > most)
+      fail(item, key + " = " + to_string(node) + ": out of range: must be " + show(least, unit) + " to " + show(most, unit));
     return v;
   }
   static std::string word(const std::string& text, const std::vector<std::string>& allowed) {
@@ -88,10 +98,14 @@ class CalibrationReader {
     Reached r;
     r.line = item.line;
     for (const auto& [key, node] : item.entries) {
-      if (key == "of") r.what = node.text;
-      else if (key == "fraction") r.fraction = number(item, key, node, Unit::kFraction, 0.001, 1);
-      else if (key == "source") r.source = source(item, node);
-      else fail(item, key + ": no such key; there are of, fraction, source");
+      if (key == "of")
+        r.what = node.text;
+      else if (key == "fraction")
+        r.fraction = number(item, key, node, Unit::kFraction, 0.001, 1);
+      else if (key == "source")
+        r.source = source(item, node);
+      else
+        fail(item, key + ": no such key; there are of, fraction, source");
     }
     if (r.what.empty() || r.fraction == 0 || r.source.empty()) fail(item, "needs of, fraction and source");
     return r;
@@ -110,7 +124,8 @@ const Reached& one_of(const std::vector<Reached>& list, const std::string& what,
 }
 }  // namespace
 
-Calibration::Found Calibration::find(const std::string& op, const std::string& pass, const std::string& precision, double m, double n, double k, double sms) const {
+Calibration::Found Calibration::find(const std::string& op, const std::string& pass, const std::string& precision, double m, double n, double k,
+                                     double sms) const {
   const Rate* best = nullptr;
   double nearest = 0;
   for (const Rate& r : rates) {

@@ -10,8 +10,8 @@ namespace atoll::plan {
 namespace {
 size_t at(WorkPhase p) { return static_cast<size_t>(p); }
 
-// Two streams over matched layers: computation attn(F) mlp(B) mlp(W) mlp(F) attn(B) attn(W), communication combine(B) dispatch(F) dispatch(B) combine(F) (deepseek-v3 fact
-// sheet 5.2); each starts when its stream is free and its inputs are there.
+// Two streams over matched layers: computation attn(F) mlp(B) mlp(W) mlp(F) attn(B) attn(W), communication combine(B) dispatch(F) dispatch(B) combine(F)
+// (deepseek-v3 fact sheet 5.2); each starts when its stream is free and its inputs are there.
 class PairStreams {
  public:
   void pair(const LayerTimes& f, const LayerTimes& b) {
@@ -83,13 +83,15 @@ ChunkModel::ChunkModel(const PlanInput& input, const Layout& layout) : in_(input
   if (c.n_routed_experts > 0) moe_ = layer(std::max(c.num_hidden_layers, c.first_k_dense_replace));
   const auto sums = [&](const std::vector<Work>& list, double* out) {
     for (const Work& w : list) {
-      const bool is_forward = w.phase == WorkPhase::kAttnForward || w.phase == WorkPhase::kMlpForward, is_weight = w.phase == WorkPhase::kMlpWeight || w.phase == WorkPhase::kAttnWeight;
+      const bool is_forward = w.phase == WorkPhase::kAttnForward || w.phase == WorkPhase::kMlpForward,
+                 is_weight = w.phase == WorkPhase::kMlpWeight || w.phase == WorkPhase::kAttnWeight;
       out[is_forward ? 0 : is_weight ? 2 : 1] += seconds(w);
     }
   };
   sums(head_work(c, shape_), head_);
   sums(mtp_work(c, shape_), mtp_);
-  const double rows = shape_.tokens * static_cast<double>(c.hidden_size) / shape_.tp, rate = in_.cluster.memory_bandwidth * in_.calibration.glue_of("embedding").fraction;
+  const double rows = shape_.tokens * static_cast<double>(c.hidden_size) / shape_.tp,
+               rate = in_.cluster.memory_bandwidth * in_.calibration.glue_of("embedding").fraction;
   embedding_[0] = rows * 4 / rate;
   embedding_[1] = rows * 10 / rate;
 }
@@ -148,15 +150,16 @@ Exchange ChunkModel::exchange(const std::string& what, bool is_fp8) const {
 void ChunkModel::add_context_exchange(LayerTimes& t, double forward, double backward) const {
   if (layout_.cp <= 1) return;
   const ModelConfig& c = in_.run.model;
-  const double width = shape_.kv_heads > 0 ? static_cast<double>(shape_.kv_heads * (c.qk_head_dim() + c.v_head_dim)) / layout_.tp : static_cast<double>(c.kv_lora_rank + c.qk_rope_head_dim);
+  const double width = shape_.kv_heads > 0 ? static_cast<double>(shape_.kv_heads * (c.qk_head_dim() + c.v_head_dim)) / layout_.tp
+                                           : static_cast<double>(c.kv_lora_rank + c.qk_rope_head_dim);
   const bool is_inter = layout_.cp * layout_.tp > in_.cluster.gpus_per_node;
   const double seconds = (layout_.cp - 1) * shape_.tokens * width * 2 / (is_inter ? in_.cluster.inter : in_.cluster.intra).rate();
   t.phase[at(WorkPhase::kAttnForward)] += std::max(0.0, seconds - forward);
   t.phase[at(WorkPhase::kAttnBackward)] += std::max(0.0, 2 * seconds - backward);  // again, and their gradients
 }
 
-// Tensor parallelism with sequence parallelism: an all-gather before and a reduce-scatter after attention and a dense MLP, the same backward, and the gathered input again for its
-// weight gradient. Experts take their rows from the split sequence.
+// Tensor parallelism with sequence parallelism: an all-gather before and a reduce-scatter after attention and a dense MLP, the same backward, and the gathered
+// input again for its weight gradient. Experts take their rows from the split sequence.
 void ChunkModel::add_tensor_parallel(LayerTimes& t, bool is_moe) const {
   if (layout_.tp <= 1) return;
   const double bytes = shape_.tokens * static_cast<double>(in_.run.model.hidden_size) * 2 * (layout_.tp - 1) / layout_.tp;
@@ -197,7 +200,8 @@ StageTimes ChunkModel::stage(const StageSpec& spec) const {
   StageTimes s;
   for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) s.layers.push_back(c.is_moe_layer(l) ? moe_ : dense_);
   for (int64_t k = 0; k < spec.mtp; ++k) s.layers.push_back(c.is_moe_layer(c.num_hidden_layers) ? moe_ : dense_);
-  const double heads = spec.has_head ? 1.0 + static_cast<double>(c.num_nextn_predict_layers) : 0, modules = static_cast<double>(spec.mtp), tables = modules + spec.has_embedding;
+  const double heads = spec.has_head ? 1.0 + static_cast<double>(c.num_nextn_predict_layers) : 0, modules = static_cast<double>(spec.mtp),
+               tables = modules + spec.has_embedding;
   s.extra_forward += heads * head_[0] + modules * mtp_[0] + tables * embedding_[0];
   s.extra_backward += heads * head_[1] + modules * mtp_[1];
   s.extra_weight += heads * head_[2] + modules * mtp_[2] + tables * embedding_[1];
@@ -227,9 +231,12 @@ double ChunkModel::pair(const StageTimes& f, const StageTimes& b) const {
   for (size_t i = 0; i < std::max(nf, nb); ++i) {
     const LayerTimes* lf = i < nf ? &f.layers[i] : nullptr;
     const LayerTimes* lb = i < nb ? &b.layers[nb - 1 - i] : nullptr;
-    if (lf != nullptr && lb != nullptr) streams.pair(*lf, *lb);
-    else if (lf != nullptr) streams.forward_alone(*lf);
-    else streams.backward_alone(*lb);
+    if (lf != nullptr && lb != nullptr)
+      streams.pair(*lf, *lb);
+    else if (lf != nullptr)
+      streams.forward_alone(*lf);
+    else
+      streams.backward_alone(*lb);
   }
   streams.compute_extra(f.extra_forward);
   return streams.end();
@@ -254,30 +261,38 @@ void ChunkModel::explain(Ledger& ledger) const {
     std::vector<std::string> inputs = {"cluster.gpu.sms", "plan.comm_sms"};
     if (rate == nullptr) {
       const Reached& reached = in_.calibration.glue_of(name_of(w.phase));
-      how = detail::concat(show(w.bytes, Unit::kBytes), " of memory traffic at ", show(reached.fraction, Unit::kFraction), " of the bandwidth; ", in_.calibration.file, ":", reached.line, ": ", reached.source);
+      how = detail::concat(show(w.bytes, Unit::kBytes), " of memory traffic at ", show(reached.fraction, Unit::kFraction), " of the bandwidth; ",
+                           in_.calibration.file, ":", reached.line, ": ", reached.source);
       inputs = {"cluster.gpu.memory_bandwidth"};
     } else {
-      how = detail::concat(show(w.flops / 1e12, Unit::kNone), " TFLOP (m ", w.m, ", n ", w.n, ", k ", w.k, ") at ", show(rate->flops, Unit::kFlops), " on ", rate->sms, " SMs, measured at m ", rate->m, ", n ",
-                           rate->n, ", k ", rate->k, "; ", in_.calibration.file, ":", rate->line, ": ", rate->source);
+      how = detail::concat(show(w.flops / 1e12, Unit::kNone), " TFLOP (m ", w.m, ", n ", w.n, ", k ", w.k, ") at ", show(rate->flops, Unit::kFlops), " on ",
+                           rate->sms, " SMs, measured at m ", rate->m, ", n ", rate->n, ", k ", rate->k, "; ", in_.calibration.file, ":", rate->line, ": ",
+                           rate->source);
     }
     ledger.put(name, s, Unit::kSeconds, how, inputs);
     of_phase[at(w.phase)].push_back(name);
   }
   const LayerTimes& l = c.n_routed_experts > 0 ? moe_ : dense_;
   for (size_t p = 0; p < static_cast<size_t>(WorkPhase::kNumPhases); ++p)
-    ledger.put(std::string("layer.") + name_of(static_cast<WorkPhase>(p)), l.phase[p], Unit::kSeconds, "computation of this phase of one layer and micro-batch: the sum of its ops", of_phase[p]);
-  const std::pair<const char*, const Exchange*> exchanges[] = {{"dispatch", &l.dispatch}, {"combine", &l.combine}, {"grad_dispatch", &l.grad_dispatch}, {"grad_combine", &l.grad_combine}};
-  ledger.put("routing.remote_nodes", routing_.remote_nodes, Unit::kNone, detail::concat("nodes beside its own that a token reaches: EP group on ", routing_.nodes, " nodes, ", c.topk_group, " of ", c.n_group, " groups chosen"));
+    ledger.put(std::string("layer.") + name_of(static_cast<WorkPhase>(p)), l.phase[p], Unit::kSeconds,
+               "computation of this phase of one layer and micro-batch: the sum of its ops", of_phase[p]);
+  const std::pair<const char*, const Exchange*> exchanges[] = {
+      {"dispatch", &l.dispatch}, {"combine", &l.combine}, {"grad_dispatch", &l.grad_dispatch}, {"grad_combine", &l.grad_combine}};
+  ledger.put(
+      "routing.remote_nodes", routing_.remote_nodes, Unit::kNone,
+      detail::concat("nodes beside its own that a token reaches: EP group on ", routing_.nodes, " nodes, ", c.topk_group, " of ", c.n_group, " groups chosen"));
   ledger.put("routing.copies", routing_.copies, Unit::kNone, "crossings to other nodes of a token", {"routing.remote_nodes", "plan.dispatch"});
   ledger.put("routing.imbalance", routing_.imbalance, Unit::kNone, "rows of the most loaded rank / mean", {"plan.routing", "plan.zipf_exponent"});
   for (const auto& [what, e] : exchanges) {
     if (l.dispatch.seconds == 0) break;
     const Reached& reached = in_.calibration.exchange_of(what);
     const std::string name = std::string("layer.") + what;
-    ledger.put(name + ".inter_bytes", e->inter, Unit::kBytes, "of one device, to other nodes: tokens x copies x bytes of a copy", {"routing.copies", "routing.imbalance", "plan.dispatch_precision"});
+    ledger.put(name + ".inter_bytes", e->inter, Unit::kBytes, "of one device, to other nodes: tokens x copies x bytes of a copy",
+               {"routing.copies", "routing.imbalance", "plan.dispatch_precision"});
     ledger.put(name + ".intra_bytes", e->intra, Unit::kBytes, "of one device, inside the node");
     ledger.put(name, e->seconds, Unit::kSeconds,
-               detail::concat("the slower of the two links; between nodes at ", show(reached.fraction, Unit::kFraction), " of the line rate; ", in_.calibration.file, ":", reached.line, ": ", reached.source),
+               detail::concat("the slower of the two links; between nodes at ", show(reached.fraction, Unit::kFraction), " of the line rate; ",
+                              in_.calibration.file, ":", reached.line, ": ", reached.source),
                {name + ".inter_bytes", name + ".intra_bytes", "cluster.links.inter.bandwidth", "cluster.links.intra.bandwidth"});
   }
 }

@@ -1,6 +1,6 @@
 // How long the pieces of a step take: phases of a layer, its exchanges, a stage's F, B and W alone, and an overlapped pair of F and B.
-// Policy: computation = FLOPs / the measured rate of the nearest shape, memory-bound work = bytes / the reached part of the bandwidth; exchanges = wire bytes / the reached part of the
-// line rate. A pair is two streams, computation and communication, in the order of DeepSeek's trace (one layer of F against one of B).
+// Policy: computation = FLOPs / the measured rate of the nearest shape, memory-bound work = bytes / the reached part of the bandwidth; exchanges = wire bytes /
+// the reached part of the line rate. A pair is two streams, computation and communication, in the order of DeepSeek's trace (one layer of F against one of B).
 #pragma once
 #include <string>
 #include <vector>
@@ -19,7 +19,7 @@ struct Exchange {
 };
 struct LayerTimes {
   double phase[static_cast<size_t>(WorkPhase::kNumPhases)] = {};  // computation
-  Exchange dispatch, combine, grad_dispatch, grad_combine;         // zero in a dense layer, or without expert parallelism
+  Exchange dispatch, combine, grad_dispatch, grad_combine;        // zero in a dense layer, or without expert parallelism
   double of(WorkPhase p) const { return phase[static_cast<size_t>(p)]; }
 };
 
@@ -34,7 +34,7 @@ struct Routing {
 };
 
 struct StageTimes {
-  std::vector<LayerTimes> layers;        // forward order; MTP blocks included
+  std::vector<LayerTimes> layers;                                  // forward order; MTP blocks included
   double extra_forward = 0, extra_backward = 0, extra_weight = 0;  // embedding, head, loss, MTP's joining
   double forward = 0, backward = 0, weight = 0;                    // alone, exchanges exposed
   double exposed_forward = 0, exposed_backward = 0;                // exchanges in these
@@ -50,7 +50,12 @@ struct StageSpec {
 class ChunkModel {
  public:
   // seq_len, micro_batch: of the stage of the run that is priced; cp, ep, pp: of its layout.
-  struct Layout { int64_t seq_len = 4096, micro_batch = 1; int tp = 1, cp = 1, ep = 1, etp = 1; int64_t dp = 1; int num_stages = 1; };
+  struct Layout {
+    int64_t seq_len = 4096, micro_batch = 1;
+    int tp = 1, cp = 1, ep = 1, etp = 1;
+    int64_t dp = 1;
+    int num_stages = 1;
+  };
   ChunkModel(const PlanInput& input, const Layout& layout);
 
   const Routing& routing() const { return routing_; }

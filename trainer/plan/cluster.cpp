@@ -13,12 +13,16 @@ const char* kLlama = "Llama 3 405B report, table 5: 419 unexpected interruptions
 // Contradictions between quantities that are each in range; the place is the first one's.
 void check(const Sheet& s, const std::string& file, Errors& errors) {
   const auto require = [&](bool holds, const std::string& key, const std::string& why) {
-    if (!holds) errors.push_back((s.at(key).place == "default" ? file : s.at(key).place) + ": " + key + " = " + show(s.number(key), s.at(key).unit) + ": " + why);
+    if (!holds)
+      errors.push_back((s.at(key).place == "default" ? file : s.at(key).place) + ": " + key + " = " + show(s.number(key), s.at(key).unit) + ": " + why);
   };
-  require(s.number("gpu.fp8") >= s.number("gpu.bf16"), "gpu.fp8", "slower than gpu.bf16 = " + show(s.number("gpu.bf16"), Unit::kFlops) + "; give the same where there is no FP8");
+  require(s.number("gpu.fp8") >= s.number("gpu.bf16"), "gpu.fp8",
+          "slower than gpu.bf16 = " + show(s.number("gpu.bf16"), Unit::kFlops) + "; give the same where there is no FP8");
   require(s.number("gpus_per_node") == 1 || s.number("links.intra.bandwidth") >= s.number("links.inter.bandwidth"), "links.intra.bandwidth",
-          "slower than links.inter.bandwidth = " + show(s.number("links.inter.bandwidth"), Unit::kBandwidth) + ": the link inside a node would be the thin one; are they swapped?");
-  require(s.number("gpu.memory_bandwidth") >= s.number("links.intra.bandwidth"), "gpu.memory_bandwidth", "slower than links.intra.bandwidth: a link cannot carry more than memory gives");
+          "slower than links.inter.bandwidth = " + show(s.number("links.inter.bandwidth"), Unit::kBandwidth) +
+              ": the link inside a node would be the thin one; are they swapped?");
+  require(s.number("gpu.memory_bandwidth") >= s.number("links.intra.bandwidth"), "gpu.memory_bandwidth",
+          "slower than links.intra.bandwidth: a link cannot carry more than memory gives");
   require(s.number("reliability.restart") < s.number("reliability.gpu_mtbf"), "reliability.restart", "longer than the time between failures of one GPU");
   require(s.number("power.node") == 0 || s.number("power.node") >= s.number("gpu.power") * s.number("gpus_per_node"), "power.node",
           "less than its GPUs' " + show(s.number("gpu.power") * s.number("gpus_per_node"), Unit::kWatts));
@@ -52,7 +56,8 @@ const std::vector<SheetKey>& cluster_schema() {
       {"switches.tiers", kCount, 0, 10, "2", "assumption", "levels of the network between nodes"},
       {"switches.per_gpu_power", kWatts, 0, 1e4, "0 W", "assumption: inside power.node", "network power of one device"},
       {"prices.gpu_hour", kDollarsPerHour, 0, 1e3, "2 $/h", "DeepSeek-V3 report, table 1: rental price assumed of an H800", "rent of one device"},
-      {"prices.server_per_gpu", kDollars, 0, 1e6, "$31728", "SemiAnalysis, DeepSeek Debates (January 2025): server capital of one H800", "purchase, one device's part of its server and network"},
+      {"prices.server_per_gpu", kDollars, 0, 1e6, "$31728", "SemiAnalysis, DeepSeek Debates (January 2025): server capital of one H800",
+       "purchase, one device's part of its server and network"},
       {"prices.energy", kDollarsPerKwh, 0, 10, "0.08 $/kWh", "assumption: industrial power", "electricity"},
       {"power.node", kWatts, 0, 1e6, "10.2 kW", "DGX H100 data sheet: 10.2 kW a node at most", "a node with its devices at load; 0: devices only"},
       {"power.pue", kFraction, 1, 3, "1.3", "assumption", "power of the building / power of the machines"},
@@ -100,7 +105,8 @@ Cluster load_cluster(const std::string& what, const std::string& folder, const s
     std::string list;
     for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
     const std::string near = nearest_of(what, names);
-    throw ConfigError("cluster=" + what + ": no such cluster" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + " (in " + folder + "), or name a file.yaml");
+    throw ConfigError("cluster=" + what + ": no such cluster" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + " (in " +
+                      folder + "), or name a file.yaml");
   }
   return parse_cluster(read_text(path), is_file ? path : what + ".yaml", overrides);  // of ours the name is enough
 }

@@ -1,5 +1,5 @@
-// What a plan stands on: a cluster (nodes, GPUs, link classes, prices, power, failures) and its GPU's calibration (what kernels reach, by op and shape). Data files of launch/.
-// Policy: nothing of it is in code; every figure carries its source; a file that contradicts itself is refused with file:line.
+// What a plan stands on: a cluster (nodes, GPUs, link classes, prices, power, failures) and its GPU's calibration (what kernels reach, by op and shape). Data
+// files of launch/. Policy: nothing of it is in code; every figure carries its source; a file that contradicts itself is refused with file:line.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -51,7 +51,10 @@ struct Calibration {
   std::vector<Reached> glue, exchanges;
   // The measured rate of the nearest shape (distance: |log| of m, n, k; rows count half), for the same op, pass and precision, scaled to `sms`.
   // ConfigError that names what is missing.
-  struct Found { double flops = 0; const Rate* rate = nullptr; };
+  struct Found {
+    double flops = 0;
+    const Rate* rate = nullptr;
+  };
   Found find(const std::string& op, const std::string& pass, const std::string& precision, double m, double n, double k, double sms) const;
   const Reached& glue_of(const std::string& phase) const;
   const Reached& exchange_of(const std::string& what) const;

@@ -45,12 +45,14 @@ std::vector<RankPlace> place_ranks(const Mesh& mesh, bool is_mirrored) {
 
 // Every group holds its rank exactly once, and all of its members hold the same group.
 void check_groups(const std::vector<RankPlace>& ranks) {
-  for (const auto& [name, axis] : {std::pair{"pp", &RankPlace::pp}, {"dp", &RankPlace::dp}, {"ep", &RankPlace::ep}, {"edp", &RankPlace::edp}, {"mirror", &RankPlace::mirror}})
+  for (const auto& [name, axis] :
+       {std::pair{"pp", &RankPlace::pp}, {"dp", &RankPlace::dp}, {"ep", &RankPlace::ep}, {"edp", &RankPlace::edp}, {"mirror", &RankPlace::mirror}})
     for (size_t r = 0; r < ranks.size(); ++r) {
       const std::vector<int>& group = ranks[r].*axis;
       if (group.empty()) continue;
       ATOLL_CHECK(std::count(group.begin(), group.end(), static_cast<int>(r)) == 1, "rank ", r, " is not once in its own ", name, " group");
-      for (const int other : group) ATOLL_CHECK(ranks[static_cast<size_t>(other)].*axis == group, "ranks ", r, " and ", other, " disagree on their ", name, " group");
+      for (const int other : group)
+        ATOLL_CHECK(ranks[static_cast<size_t>(other)].*axis == group, "ranks ", r, " and ", other, " disagree on their ", name, " group");
     }
 }
 
@@ -74,9 +76,12 @@ void look_at_disk(const RunConfig& c, DryRun& run) {
   };
   attempt([&] {
     const FolderUse use = use_of(c.run.path());
-    if (use == FolderUse::kOthers) throw ConfigError(c.run.path() + " exists and is not a run folder of atoll (no config.yaml in it); choose another run.name or run.dir");
+    if (use == FolderUse::kOthers)
+      throw ConfigError(c.run.path() + " exists and is not a run folder of atoll (no config.yaml in it); choose another run.name or run.dir");
     if (use != FolderUse::kNew && c.train.resume == "never")
-      throw ConfigError("run folder " + c.run.path() + " exists and train.resume = never; nothing is ever overwritten: choose another run.name, move the folder away, or use train.resume=auto");
+      throw ConfigError(
+          "run folder " + c.run.path() +
+          " exists and train.resume = never; nothing is ever overwritten: choose another run.name, move the folder away, or use train.resume=auto");
     if (use != FolderUse::kTrained || c.train.resume == "never") return;
     const std::optional<CheckpointReader> reader = CheckpointReader::open_newest(c.run.path());
     if (!reader) return;
@@ -97,7 +102,8 @@ void plan_checkpoint(const Mesh& mesh, const std::vector<ParameterSpec>& manifes
   const Schedule& schedule = run.schedule;
   const int dp = mesh.size(Axis::kDp), pp = mesh.size(Axis::kPp), ep = mesh.size(Axis::kEp), edp = mesh.size(Axis::kEdp);
   const DType acc = acc_dtype(c.train.dtype), moments = c.train.adam.moments == DType::kBF16 ? DType::kBF16 : acc;
-  const std::vector<Range> layers = split_layers(c.model, schedule.num_stages, std::vector<int>(c.parallel.stage_layers.begin(), c.parallel.stage_layers.end()));
+  const std::vector<Range> layers =
+      split_layers(c.model, schedule.num_stages, std::vector<int>(c.parallel.stage_layers.begin(), c.parallel.stage_layers.end()));
   const auto stage_of = [&](const ParameterSpec& s) {
     if (s.layer < 0) return 0;
     if (s.layer >= c.model.num_hidden_layers) return schedule.num_stages - 1;
@@ -150,10 +156,12 @@ void forecast_ranks(const Mesh& mesh, const std::vector<ParameterSpec>& manifest
   shape.num_microbatches = run.schedule.num_microbatches;
   shape.rows_received = static_cast<double>(shape.tokens * (c.model.n_routed_experts > 0 ? c.model.num_experts_per_tok : 0));
   shape.has_balance_loss = !c.train.balance_alpha.values.empty() && c.train.balance_alpha.values.front().value > 0;
-  for (int p = 0; p < mesh.size(Axis::kPp); ++p) run.forecasts.push_back(forecast_rank(options, run.schedule, manifest, mesh.world(), p * mesh.size(Axis::kDp), shape));
+  for (int p = 0; p < mesh.size(Axis::kPp); ++p)
+    run.forecasts.push_back(forecast_rank(options, run.schedule, manifest, mesh.world(), p * mesh.size(Axis::kDp), shape));
   const auto bound = [&](const char* key, int64_t limit, double needed) {
     if (limit > 0 && needed > static_cast<double>(limit))
-      run.problems.push_back(fmt::format("{} = {}: the fullest rank needs {} with balanced routing; raise it or use smaller micro-batches (train.micro_batch)", key, show(static_cast<double>(limit), Unit::kBytes), show(needed, Unit::kBytes)));
+      run.problems.push_back(fmt::format("{} = {}: the fullest rank needs {} with balanced routing; raise it or use smaller micro-batches (train.micro_batch)",
+                                         key, show(static_cast<double>(limit), Unit::kBytes), show(needed, Unit::kBytes)));
   };
   double activations = 0, routed = 0;
   for (const RankForecast& f : run.forecasts) {
@@ -196,9 +204,11 @@ std::string dry_run_text(const DryRun& run) {
   const RunConfig& c = run.config;
   const Mesh mesh(run.world, c.parallel.mesh);
   const ModelCounts counts = count_model(c.model);
-  std::string out = fmt::format("dry run of {} ranks: pp {} x dp {} (ep {} x edp {}); {} parameters (+ {} of MTP)\n", run.world, mesh.size(Axis::kPp), mesh.size(Axis::kDp), mesh.size(Axis::kEp), mesh.size(Axis::kEdp),
-                                with_thousands(counts.parameters), with_thousands(counts.mtp_parameters));
-  out += fmt::format("schedule {}: {} stages, {} micro-batches, proven: every F, B and W once, messages match and cannot deadlock\n", run.schedule.name, run.schedule.num_stages, run.schedule.num_microbatches);
+  std::string out =
+      fmt::format("dry run of {} ranks: pp {} x dp {} (ep {} x edp {}); {} parameters (+ {} of MTP)\n", run.world, mesh.size(Axis::kPp), mesh.size(Axis::kDp),
+                  mesh.size(Axis::kEp), mesh.size(Axis::kEdp), with_thousands(counts.parameters), with_thousands(counts.mtp_parameters));
+  out += fmt::format("schedule {}: {} stages, {} micro-batches, proven: every F, B and W once, messages match and cannot deadlock\n", run.schedule.name,
+                     run.schedule.num_stages, run.schedule.num_microbatches);
   out += "groups: every rank is once in each of its groups, and all members agree\n";
   for (int r = 0; r < run.world; ++r) {
     if (run.world > 16 && r >= 8 && r < run.world - 2) {
@@ -206,20 +216,25 @@ std::string dry_run_text(const DryRun& run) {
       continue;
     }
     const RankPlace& p = run.ranks[static_cast<size_t>(r)];
-    out += fmt::format("  {}: before {}, after {}; dp {}; ep {}; edp {}{}\n", mesh.describe(r), p.previous < 0 ? "-" : std::to_string(p.previous), p.next < 0 ? "-" : std::to_string(p.next), group_text(p.dp),
-                       group_text(p.ep), group_text(p.edp), p.mirror.empty() ? "" : "; mirror " + group_text(p.mirror));
+    out += fmt::format("  {}: before {}, after {}; dp {}; ep {}; edp {}{}\n", mesh.describe(r), p.previous < 0 ? "-" : std::to_string(p.previous),
+                       p.next < 0 ? "-" : std::to_string(p.next), group_text(p.dp), group_text(p.ep), group_text(p.edp),
+                       p.mirror.empty() ? "" : "; mirror " + group_text(p.mirror));
   }
-  out += fmt::format("memory of the first rank of each pipeline position (balanced routing):\n  {:>4} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10}   peak of activations; sends a step\n", "pp", "weights", "grads",
-                     "optimizer", "activations", "routed", "comm", "sum");
+  out += fmt::format(
+      "memory of the first rank of each pipeline position (balanced routing):\n  {:>4} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10}   peak of activations; "
+      "sends a step\n",
+      "pp", "weights", "grads", "optimizer", "activations", "routed", "comm", "sum");
   for (size_t p = 0; p < run.forecasts.size(); ++p) {
     const RankForecast& f = run.forecasts[p];
     const double sum = static_cast<double>(f.persistent.weights + f.persistent.grads + f.persistent.optimizer + f.persistent.comm) + f.peaks.both.bytes;
-    out += fmt::format("  {:>4} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10}   {}; {}\n", p, shown(static_cast<double>(f.persistent.weights)), shown(static_cast<double>(f.persistent.grads)),
-                       shown(static_cast<double>(f.persistent.optimizer)), shown(f.peaks.activations.bytes), shown(f.peaks.routed.bytes), shown(static_cast<double>(f.persistent.comm)), shown(sum),
-                       f.peaks.activations.moment, shown(static_cast<double>(f.wire_fixed)) + " beside routed rows");
+    out += fmt::format("  {:>4} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10}   {}; {}\n", p, shown(static_cast<double>(f.persistent.weights)),
+                       shown(static_cast<double>(f.persistent.grads)), shown(static_cast<double>(f.persistent.optimizer)), shown(f.peaks.activations.bytes),
+                       shown(f.peaks.routed.bytes), shown(static_cast<double>(f.persistent.comm)), shown(sum), f.peaks.activations.moment,
+                       shown(static_cast<double>(f.wire_fixed)) + " beside routed rows");
   }
-  out += fmt::format("a checkpoint: {} tensors in {} shards, every row saved once; {} in {} files of {} to {}\n", with_thousands(run.checkpoint_tensors), with_thousands(run.checkpoint_shards),
-                     shown(static_cast<double>(run.checkpoint_bytes)), run.world, shown(static_cast<double>(run.least_file)), shown(static_cast<double>(run.largest_file)));
+  out += fmt::format("a checkpoint: {} tensors in {} shards, every row saved once; {} in {} files of {} to {}\n", with_thousands(run.checkpoint_tensors),
+                     with_thousands(run.checkpoint_shards), shown(static_cast<double>(run.checkpoint_bytes)), run.world,
+                     shown(static_cast<double>(run.least_file)), shown(static_cast<double>(run.largest_file)));
   if (run.problems.empty()) return out + "nothing was written; a start would go on from here\n";
   out += "a start would end here:\n";
   for (const std::string& p : run.problems) out += "  " + p + "\n";
@@ -230,11 +245,23 @@ std::string dry_run_json(const DryRun& run) {
   nlohmann::ordered_json j;
   j["world"] = run.world;
   j["schedule"] = {{"name", run.schedule.name}, {"stages", run.schedule.num_stages}, {"microbatches", run.schedule.num_microbatches}, {"proven", true}};
-  for (const RankPlace& p : run.ranks) j["ranks"].push_back({{"previous", p.previous}, {"next", p.next}, {"pp", p.pp}, {"dp_first", p.dp.front()}, {"ep", p.ep}, {"edp", p.edp}, {"mirror", p.mirror}});
+  for (const RankPlace& p : run.ranks)
+    j["ranks"].push_back(
+        {{"previous", p.previous}, {"next", p.next}, {"pp", p.pp}, {"dp_first", p.dp.front()}, {"ep", p.ep}, {"edp", p.edp}, {"mirror", p.mirror}});
   for (const RankForecast& f : run.forecasts)
-    j["memory"].push_back({{"weights", f.persistent.weights}, {"grads", f.persistent.grads}, {"optimizer", f.persistent.optimizer}, {"activations", f.peaks.activations.bytes}, {"routed", f.peaks.routed.bytes},
-                           {"comm", f.persistent.comm}, {"peak_action", f.peaks.activations.moment}, {"wire", f.wire_fixed}});
-  j["checkpoint"] = {{"tensors", run.checkpoint_tensors}, {"shards", run.checkpoint_shards}, {"bytes", run.checkpoint_bytes}, {"least_file", run.least_file}, {"largest_file", run.largest_file}};
+    j["memory"].push_back({{"weights", f.persistent.weights},
+                           {"grads", f.persistent.grads},
+                           {"optimizer", f.persistent.optimizer},
+                           {"activations", f.peaks.activations.bytes},
+                           {"routed", f.peaks.routed.bytes},
+                           {"comm", f.persistent.comm},
+                           {"peak_action", f.peaks.activations.moment},
+                           {"wire", f.wire_fixed}});
+  j["checkpoint"] = {{"tensors", run.checkpoint_tensors},
+                     {"shards", run.checkpoint_shards},
+                     {"bytes", run.checkpoint_bytes},
+                     {"least_file", run.least_file},
+                     {"largest_file", run.largest_file}};
   j["problems"] = run.problems;
   return j.dump(1) + "\n";
 }

@@ -1,5 +1,6 @@
-// atoll train --dry-run world=N: everything that a start of N ranks does but the steps, in one process: configuration, mesh, every rank's groups and neighbours, the schedule proven,
-// memory by segment, who saves what. Policy: nothing is written; what a start would refuse is refused with its words; everything else is still shown.
+// atoll train --dry-run world=N: everything that a start of N ranks does but the steps, in one process: configuration, mesh, every rank's groups and
+// neighbours, the schedule proven, memory by segment, who saves what. Policy: nothing is written; what a start would refuse is refused with its words;
+// everything else is still shown.
 #pragma once
 #include <string>
 #include <vector>
@@ -10,7 +11,7 @@
 namespace atoll::plan {
 
 struct RankPlace {
-  int previous = -1, next = -1;            // pipeline neighbours (world ranks); -1: none
+  int previous = -1, next = -1;              // pipeline neighbours (world ranks); -1: none
   std::vector<int> pp, dp, ep, edp, mirror;  // world ranks of its groups, in order
 };
 struct DryRun {

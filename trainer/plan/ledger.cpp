@@ -12,8 +12,10 @@ namespace atoll::plan {
 double Ledger::put(const std::string& name, double value, Unit unit, const std::string& how, std::vector<std::string> inputs) {
   const auto [it, is_new] = index_.try_emplace(name, entries_.size());
   Entry entry{name, value, unit, how, std::move(inputs)};
-  if (is_new) entries_.push_back(std::move(entry));
-  else entries_[it->second] = std::move(entry);
+  if (is_new)
+    entries_.push_back(std::move(entry));
+  else
+    entries_[it->second] = std::move(entry);
   return value;
 }
 
@@ -49,8 +51,10 @@ void Ledger::walk(const Entry& entry, int depth, std::vector<std::string>& seen,
   if (was_seen) return;
   seen.push_back(entry.name);
   for (const std::string& input : entry.inputs)
-    if (const Entry* e = find(input)) walk(*e, depth + 1, seen, out);
-    else out += indent + "  " + input + "\n";
+    if (const Entry* e = find(input))
+      walk(*e, depth + 1, seen, out);
+    else
+      out += indent + "  " + input + "\n";
 }
 
 std::string Ledger::explain(const std::string& name) const {

@@ -1,5 +1,5 @@
-// Every number of a plan with its unit, how it was made and from what: what the page prints, what --json holds and what --explain walks. Policy: a number is put down where it
-// is computed, by the code that computes it; the page looks numbers up and computes none.
+// Every number of a plan with its unit, how it was made and from what: what the page prints, what --json holds and what --explain walks. Policy: a number is
+// put down where it is computed, by the code that computes it; the page looks numbers up and computes none.
 #pragma once
 #include <map>
 #include <string>

@@ -46,7 +46,8 @@ Held sum(const Held& a, const Held& b) { return {a.activations + b.activations, 
 }  // namespace
 
 RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, bool are_pairs_overlapped) {
-  return walk_rank(schedule, rank, [&](int stage, int) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; }, are_pairs_overlapped);
+  return walk_rank(
+      schedule, rank, [&](int stage, int) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; }, are_pairs_overlapped);
 }
 
 RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool are_pairs_overlapped) {
@@ -76,8 +77,10 @@ RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool
         backward(a.pair_stage, a.pair_microbatch, i);
         walk.action(of(a.pair_stage, a.pair_microbatch).weight, i);
         break;
-      case ActionKind::kRecvForward: case ActionKind::kRecvBackward: walk.message(of(a.stage, a.microbatch).message, i); break;
-      case ActionKind::kSendForward: case ActionKind::kSendBackward: walk.message(-of(a.stage, a.microbatch).message, i); break;
+      case ActionKind::kRecvForward:
+      case ActionKind::kRecvBackward: walk.message(of(a.stage, a.microbatch).message, i); break;
+      case ActionKind::kSendForward:
+      case ActionKind::kSendBackward: walk.message(-of(a.stage, a.microbatch).message, i); break;
     }
   }
   return walk.peaks;
@@ -85,7 +88,9 @@ RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool
 
 namespace {
 // Bytes that one rank sends in RowShards: to each other rank the rows that it owns; and its own rows to all the others.
-struct ShardBytes { int64_t reduce = 0, gather = 0; };
+struct ShardBytes {
+  int64_t reduce = 0, gather = 0;
+};
 ShardBytes shard_bytes(int64_t rows, int64_t cols, int64_t grad_element, int64_t weight_element, int size, int rank) {
   const int64_t own = owned_rows(rows, size, rank).size();
   return {(rows - own) * cols * grad_element, own * cols * weight_element * (size - 1)};
@@ -114,16 +119,18 @@ void count_shards(const EngineOptions& o, const std::vector<ParameterSpec>& mani
 }
 
 // Sums and gathers of counts and losses, in the order of train_step.cpp.
-void count_small(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const Mesh& mesh, const Schedule& schedule, int rank, RankForecast& f) {
-  const int64_t dp = mesh.size(Axis::kDp), pp = mesh.size(Axis::kPp), ep = mesh.size(Axis::kEp), depth = o.model.num_nextn_predict_layers, blocks = o.model.num_blocks(), E = o.model.n_routed_experts;
+void count_small(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const Mesh& mesh, const Schedule& schedule,
+                 int rank, RankForecast& f) {
+  const int64_t dp = mesh.size(Axis::kDp), pp = mesh.size(Axis::kPp), ep = mesh.size(Axis::kEp), depth = o.model.num_nextn_predict_layers,
+                blocks = o.model.num_blocks(), E = o.model.n_routed_experts;
   const int64_t sums = 8 * (1 + depth + blocks), passes = o.grad_halves == 2 && !schedule.is_mirrored ? 2 : 1;
-  f.wire_small += (dp - 1) * 8 * 3;                                                                       // labels, sequences, tokens
-  f.wire_small += passes * ((dp - 1) * sums + (pp - 1) * sums + (dp - 1) * 8 * blocks * E);              // losses, expert counts
+  f.wire_small += (dp - 1) * 8 * 3;                                                          // labels, sequences, tokens
+  f.wire_small += passes * ((dp - 1) * sums + (pp - 1) * sums + (dp - 1) * 8 * blocks * E);  // losses, expert counts
   if (schedule.is_mirrored) f.wire_small += 8 * blocks * E;
-  f.wire_small += (pp - 1) * 8;                                                                           // load
+  f.wire_small += (pp - 1) * 8;                                                                                       // load
   f.wire_small += (dp - 1) * 8 * static_cast<int64_t>(stage_parameter_indices(o.model, manifest, placement).size());  // squares
-  f.wire_small += (pp - 1) * 8 * std::ssize(manifest);                                                    // of all ranks
-  for (const Action& action : schedule.actions[static_cast<size_t>(mesh.index(Axis::kPp, rank))]) {       // every dispatch agrees on its counts first
+  f.wire_small += (pp - 1) * 8 * std::ssize(manifest);                                                                // of all ranks
+  for (const Action& action : schedule.actions[static_cast<size_t>(mesh.index(Axis::kPp, rank))]) {  // every dispatch agrees on its counts first
     const int stage = forward_of(action).stage;
     if (stage < 0) continue;
     int64_t moe = 0;
@@ -144,7 +151,8 @@ void count_embedding(const EngineOptions& o, const Placement& placement, RankFor
 }
 }  // namespace
 
-RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, const std::vector<ParameterSpec>& manifest, int world, int rank, const RunShape& shape) {
+RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, const std::vector<ParameterSpec>& manifest, int world, int rank,
+                           const RunShape& shape) {
   const Mesh mesh(world, o.mesh);
   const int pp_rank = mesh.index(Axis::kPp, rank);
   RankForecast f;
@@ -158,7 +166,8 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
   m.storage = o.storage;
   const std::vector<Range> layers = split_layers(o.model, schedule.num_stages, o.stage_layers);
   std::vector<StageMemory> stages;
-  for (int s = 0; s < schedule.num_stages; ++s) stages.push_back(stage_memory(o.model, layers[static_cast<size_t>(s)], s == 0, s == schedule.num_stages - 1, m));
+  for (int s = 0; s < schedule.num_stages; ++s)
+    stages.push_back(stage_memory(o.model, layers[static_cast<size_t>(s)], s == 0, s == schedule.num_stages - 1, m));
   if (shape.rows.empty()) {
     f.peaks = walk_rank(schedule, pp_rank, stages, false);
   } else {
@@ -179,7 +188,8 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
   const auto place = [&](Axis axis) { return Range{mesh.index(axis, rank), mesh.size(axis)}; };
   ShardPlaces places{place(Axis::kDp), place(Axis::kEdp)};
   if (schedule.is_mirrored) places.mirror = {pp_rank < mesh.size(Axis::kPp) - 1 - pp_rank ? 0 : 1, 2};
-  const Placement placement{schedule.stages_of(pp_rank), schedule.num_stages, layers, split_evenly(o.model.n_routed_experts, mesh.size(Axis::kEp), mesh.index(Axis::kEp, rank))};
+  const Placement placement{schedule.stages_of(pp_rank), schedule.num_stages, layers,
+                            split_evenly(o.model.n_routed_experts, mesh.size(Axis::kEp), mesh.index(Axis::kEp, rank))};
   const bool is_in_halves = o.grad_halves == 2 && !schedule.is_mirrored;  // the schedule is that of one half then
   f.persistent = persistent_memory(o.model, manifest, placement, o.storage, o.moments, o.max_sequence, places, is_in_halves);
   count_shards(o, manifest, placement, places, f);

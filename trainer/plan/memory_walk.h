@@ -1,5 +1,5 @@
-// Memory of a rank along a schedule: what the model keeps of each live micro-batch, walked action by action. The trainer's forecast and the planner's page both come from here.
-// Policy: the schedule is the executor's own list, with its sends and receives; a boundary tensor is counted from its receive until its send.
+// Memory of a rank along a schedule: what the model keeps of each live micro-batch, walked action by action. The trainer's forecast and the planner's page both
+// come from here. Policy: the schedule is the executor's own list, with its sends and receives; a boundary tensor is counted from its receive until its send.
 #pragma once
 #include <functional>
 #include <string>
@@ -28,7 +28,7 @@ RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageM
 struct RunShape {
   int64_t tokens = 0, sequences = 1;  // of a micro-batch on this rank
   int num_microbatches = 1;
-  double rows_received = 0;  // of a layer and micro-batch; rows_sent is tokens x top-k
+  double rows_received = 0;                     // of a layer and micro-batch; rows_sent is tokens x top-k
   std::vector<std::vector<int64_t>> rows = {};  // [micro-batch][block] rows received, where they are known
   bool has_balance_loss = true;
   std::vector<int64_t> microbatch_tokens = {};  // where they differ; empty: `tokens` each
@@ -41,6 +41,7 @@ struct RankForecast {
   int64_t wire_fixed = 0;
   int64_t wire_boundary = 0, wire_reduce = 0, wire_gather = 0, wire_counts = 0, wire_small = 0, wire_embedding = 0;  // of these
 };
-RankForecast forecast_rank(const EngineOptions& options, const Schedule& schedule, const std::vector<ParameterSpec>& manifest, int world, int rank, const RunShape& shape);
+RankForecast forecast_rank(const EngineOptions& options, const Schedule& schedule, const std::vector<ParameterSpec>& manifest, int world, int rank,
+                           const RunShape& shape);
 
 }  // namespace atoll::plan

@@ -19,12 +19,15 @@ double daly_interval(double stall, double mtbf) {
 namespace {
 void price_stages(const PlanInput& in, const StepPrediction& step, const std::vector<StepPrediction>& context, Ledger& l) {
   using enum Unit;
-  const double gpus = static_cast<double>(in.gpus()), tokens = in.run.train.tokens > 0 ? static_cast<double>(in.run.train.tokens) : static_cast<double>(in.run.train.steps) * step.tokens_per_step;
+  const double gpus = static_cast<double>(in.gpus()),
+               tokens = in.run.train.tokens > 0 ? static_cast<double>(in.run.train.tokens) : static_cast<double>(in.run.train.steps) * step.tokens_per_step;
   l.put("run.tokens", tokens, kCount, "train.tokens (or steps x tokens of a step); the batch ramp is priced at the full batch");
-  l.put("gpu_hours_per_trillion", gpus * step.step / 3600 * 1e12 / step.tokens_per_step, kCount, "gpus x step_time / 3600 x 1e12 / tokens_per_step", {"gpus", "step_time", "tokens_per_step"});
+  l.put("gpu_hours_per_trillion", gpus * step.step / 3600 * 1e12 / step.tokens_per_step, kCount, "gpus x step_time / 3600 x 1e12 / tokens_per_step",
+        {"gpus", "step_time", "tokens_per_step"});
   const double own = in.plan.number("pretraining_gpu_hours");
-  const double pre = l.put("gpu_hours.pretraining", own > 0 ? own : tokens / 1e12 * l.value("gpu_hours_per_trillion"), kCount,
-                           own > 0 ? "given" : "run.tokens / 1e12 x gpu_hours_per_trillion", {"run.tokens", "gpu_hours_per_trillion", "plan.pretraining_gpu_hours"});
+  const double pre =
+      l.put("gpu_hours.pretraining", own > 0 ? own : tokens / 1e12 * l.value("gpu_hours_per_trillion"), kCount,
+            own > 0 ? "given" : "run.tokens / 1e12 x gpu_hours_per_trillion", {"run.tokens", "gpu_hours_per_trillion", "plan.pretraining_gpu_hours"});
   double extension = 0;
   std::vector<std::string> names = {"plan.context_gpu_hours"};
   for (size_t i = 0; i < context.size(); ++i) {
@@ -32,8 +35,10 @@ void price_stages(const PlanInput& in, const StepPrediction& step, const std::ve
     const StepPrediction& c = context[i];
     names.push_back("gpu_hours.context." + s.name);
     l.put("context." + s.name + ".step_time", c.step, kSeconds,
-          detail::concat("sequences of ", s.seq_len, ", batch ", s.global_batch, ", pp ", c.priced.pp, " x cp ", c.priced.cp, " x dp ", c.priced.dp, ", ep ", c.priced.ep, ", ", c.priced.num_microbatches(), " micro-batches; simulated"));
-    extension += l.put(names.back(), gpus * c.step / 3600 * static_cast<double>(s.steps), kCount, detail::concat(s.steps, " steps"), {"context." + s.name + ".step_time", "gpus"});
+          detail::concat("sequences of ", s.seq_len, ", batch ", s.global_batch, ", pp ", c.priced.pp, " x cp ", c.priced.cp, " x dp ", c.priced.dp, ", ep ",
+                         c.priced.ep, ", ", c.priced.num_microbatches(), " micro-batches; simulated"));
+    extension += l.put(names.back(), gpus * c.step / 3600 * static_cast<double>(s.steps), kCount, detail::concat(s.steps, " steps"),
+                       {"context." + s.name + ".step_time", "gpus"});
   }
   const double given = in.plan.number("context_gpu_hours");
   const double ctx = l.put("gpu_hours.context", given > 0 ? given : extension, kCount, given > 0 ? "given" : "sum of the context stages", names);
@@ -43,16 +48,19 @@ void price_stages(const PlanInput& in, const StepPrediction& step, const std::ve
   l.put("cost.context", ctx * price, kDollars, "hours x rent", {"gpu_hours.context", "cluster.prices.gpu_hour"});
   l.put("cost.post_training", post * price, kDollars, "hours x rent", {"gpu_hours.post_training", "cluster.prices.gpu_hour"});
   l.put("gpu_hours.headline", pre + ctx + post, kCount, "the last run alone", {"gpu_hours.pretraining", "gpu_hours.context", "gpu_hours.post_training"});
-  l.put("cost.headline", (pre + ctx + post) * price, kDollars, "what is quoted: the last run alone, rented", {"cost.pretraining", "cost.context", "cost.post_training"});
+  l.put("cost.headline", (pre + ctx + post) * price, kDollars, "what is quoted: the last run alone, rented",
+        {"cost.pretraining", "cost.context", "cost.post_training"});
 }
 
 void price_failures(const PlanInput& in, Ledger& l) {
   using enum Unit;
   const Sheet& c = in.cluster.sheet;
-  const double gpus = static_cast<double>(in.gpus()), mtbf = l.put("failures.mtbf", c.number("reliability.gpu_mtbf") / gpus, kSeconds, "mean time between failures of one device / gpus", {"cluster.reliability.gpu_mtbf", "gpus"});
+  const double gpus = static_cast<double>(in.gpus()), mtbf = l.put("failures.mtbf", c.number("reliability.gpu_mtbf") / gpus, kSeconds,
+                                                                   "mean time between failures of one device / gpus", {"cluster.reliability.gpu_mtbf", "gpus"});
   const double stall = c.number("reliability.checkpoint"), restart = c.number("reliability.restart");
   l.put("failures.young", young_interval(stall, mtbf), kSeconds, "Young: sqrt(2 x stall x mtbf)", {"cluster.reliability.checkpoint", "failures.mtbf"});
-  const double interval = l.put("failures.interval", daly_interval(stall, mtbf), kSeconds, "Daly: the checkpoint interval that loses least", {"cluster.reliability.checkpoint", "failures.mtbf"});
+  const double interval = l.put("failures.interval", daly_interval(stall, mtbf), kSeconds, "Daly: the checkpoint interval that loses least",
+                                {"cluster.reliability.checkpoint", "failures.mtbf"});
   const double lost = stall / (interval + stall) + (interval / 2 + restart) / mtbf;
   const double goodput = l.put("failures.goodput", std::max(0.01, 1 - lost), kFraction, "1 - stall / (interval + stall) - (interval / 2 + restart) / mtbf",
                                {"failures.interval", "failures.mtbf", "cluster.reliability.restart", "cluster.reliability.checkpoint"});
@@ -67,21 +75,25 @@ void price_power(const PlanInput& in, Ledger& l) {
   const Sheet& c = in.cluster.sheet;
   const double gpus = static_cast<double>(in.gpus()), node = c.number("power.node");
   const double machine = node > 0 ? gpus / static_cast<double>(in.cluster.gpus_per_node) * node : gpus * c.number("gpu.power");
-  const double watts = l.put("power.site", (machine + gpus * c.number("switches.per_gpu_power")) * c.number("power.pue"), kWatts, "(nodes x power.node + network) x PUE",
-                             {"cluster.power.node", "cluster.gpu.power", "cluster.switches.per_gpu_power", "cluster.power.pue", "gpus"});
+  const double watts =
+      l.put("power.site", (machine + gpus * c.number("switches.per_gpu_power")) * c.number("power.pue"), kWatts, "(nodes x power.node + network) x PUE",
+            {"cluster.power.node", "cluster.gpu.power", "cluster.switches.per_gpu_power", "cluster.power.pue", "gpus"});
   const double kwh = l.put("power.energy_kwh", watts / 1000 * l.value("run.wall") / 3600, kCount, "site power x run.wall, kWh", {"power.site", "run.wall"});
   l.put("cost.energy", kwh * c.number("prices.energy"), kDollars, "inside the rent of a rented cluster", {"power.energy_kwh", "cluster.prices.energy"});
   const double hours = in.plan.number("tco.years") * 8766 * in.plan.number("tco.utilisation");
-  const double capital = l.put("own.capital", gpus * c.number("prices.server_per_gpu"), kDollars, "buying these devices with their servers and network", {"cluster.prices.server_per_gpu", "gpus"});
+  const double capital = l.put("own.capital", gpus * c.number("prices.server_per_gpu"), kDollars, "buying these devices with their servers and network",
+                               {"cluster.prices.server_per_gpu", "gpus"});
   const double energy = watts / 1000 / gpus * c.number("prices.energy") / in.plan.number("tco.utilisation");
-  l.put("own.gpu_hour", capital / gpus / hours + energy, kDollarsPerHour, "capital over its used hours, and electricity of all hours", {"own.capital", "plan.tco.years", "plan.tco.utilisation", "power.site", "cluster.prices.energy"});
+  l.put("own.gpu_hour", capital / gpus / hours + energy, kDollarsPerHour, "capital over its used hours, and electricity of all hours",
+        {"own.capital", "plan.tco.years", "plan.tco.utilisation", "power.site", "cluster.prices.energy"});
 }
 
 void price_ownership(const PlanInput& in, Ledger& l) {
   using enum Unit;
   const double headline = l.value("cost.headline"), rd = in.plan.number("rd_multiple");
   l.put("cost.rd", headline * rd, kDollars, "ablations, failed ideas, smaller runs: rd_multiple x cost.headline", {"plan.rd_multiple", "cost.headline"});
-  l.put("cost.rented", headline * (1 + rd) + l.value("cost.failures"), kDollars, "headline + failures + R&D, all of it rented", {"cost.headline", "cost.failures", "cost.rd"});
+  l.put("cost.rented", headline * (1 + rd) + l.value("cost.failures"), kDollars, "headline + failures + R&D, all of it rented",
+        {"cost.headline", "cost.failures", "cost.rd"});
   if (in.fleet.empty()) return;
   double count = 0, capital = 0, operation = 0;
   std::vector<std::string> capitals, operations, counts;
@@ -91,7 +103,8 @@ void price_ownership(const PlanInput& in, Ledger& l) {
     l.put(name + ".server_per_gpu", f.server, kDollars, f.source);
     l.put(name + ".operation_per_gpu", f.operation, kDollars, f.source);
     capital += l.put(name + ".capital", f.count * f.server, kDollars, "count x server_per_gpu", {name + ".count", name + ".server_per_gpu"});
-    operation += l.put(name + ".operation", f.count * f.operation, kDollars, "count x operation_per_gpu, over tco.years", {name + ".count", name + ".operation_per_gpu"});
+    operation += l.put(name + ".operation", f.count * f.operation, kDollars, "count x operation_per_gpu, over tco.years",
+                       {name + ".count", name + ".operation_per_gpu"});
     count += f.count;
     capitals.push_back(name + ".capital");
     operations.push_back(name + ".operation");
@@ -101,9 +114,12 @@ void price_ownership(const PlanInput& in, Ledger& l) {
   l.put("tco.capital", capital, kDollars, "servers of the whole fleet", capitals);
   l.put("tco.operation", operation, kDollars, "its operation over tco.years", operations);
   l.put("tco.staff", in.plan.number("tco.staff"), kDollars, "people", {"plan.tco.staff"});
-  const double total = l.put("tco.total", capital + operation + in.plan.number("tco.staff"), kDollars, "owning the fleet for tco.years", {"tco.capital", "tco.operation", "tco.staff", "plan.tco.years"});
-  const double hours = l.put("tco.gpu_hours", count * in.plan.number("tco.years") * 8766 * in.plan.number("tco.utilisation"), kCount, "devices x hours in use", {"tco.count", "plan.tco.years", "plan.tco.utilisation"});
-  l.put("tco.share", l.value("gpu_hours.headline") / hours, kFraction, "gpu_hours.headline / tco.gpu_hours: the last run's part of the fleet's life", {"gpu_hours.headline", "tco.gpu_hours"});
+  const double total = l.put("tco.total", capital + operation + in.plan.number("tco.staff"), kDollars, "owning the fleet for tco.years",
+                             {"tco.capital", "tco.operation", "tco.staff", "plan.tco.years"});
+  const double hours = l.put("tco.gpu_hours", count * in.plan.number("tco.years") * 8766 * in.plan.number("tco.utilisation"), kCount, "devices x hours in use",
+                             {"tco.count", "plan.tco.years", "plan.tco.utilisation"});
+  l.put("tco.share", l.value("gpu_hours.headline") / hours, kFraction, "gpu_hours.headline / tco.gpu_hours: the last run's part of the fleet's life",
+        {"gpu_hours.headline", "tco.gpu_hours"});
   l.put("tco.run", total * l.value("tco.share"), kDollars, "that part of the total", {"tco.total", "tco.share"});
   l.put("tco.multiple", total / headline, kNone, "tco.total / cost.headline", {"tco.total", "cost.headline"});
 }
@@ -115,8 +131,10 @@ void price_run(const PlanInput& in, const StepPrediction& step, const std::vecto
   for (const bool is_causal : {true, false}) {
     const std::string kind = is_causal ? "causal" : "non_causal";
     const double flops = l.put("flops_per_token." + kind, counted_flops_per_token(in.run.model, kv_heads, in.run.data.seq_len, is_causal), kNone,
-                               std::string("6 x matrix parameters of a token (head in; embedding, router, norms, MTP out) + 3 x attention products, ") + (is_causal ? "half of them" : "all of them"));
-    const double reached = l.put("flops." + kind, flops * step.tokens_per_gpu_second, kFlops, "flops_per_token x tokens_per_gpu_second", {"flops_per_token." + kind, "tokens_per_gpu_second"});
+                               std::string("6 x matrix parameters of a token (head in; embedding, router, norms, MTP out) + 3 x attention products, ") +
+                                   (is_causal ? "half of them" : "all of them"));
+    const double reached = l.put("flops." + kind, flops * step.tokens_per_gpu_second, kFlops, "flops_per_token x tokens_per_gpu_second",
+                                 {"flops_per_token." + kind, "tokens_per_gpu_second"});
     l.put("mfu." + kind, reached / in.cluster.bf16, kFraction, "flops / dense BF16 peak, whatever precision computes", {"flops." + kind, "cluster.gpu.bf16"});
   }
   price_stages(in, step, context, l);

@@ -1,5 +1,5 @@
-// From a step's length to hours, dollars, failures, power and the cost of owning the machines. Policy: every assumption is a named quantity of the plan or the cluster with its source;
-// what the headline of a run leaves out stands beside it, line by line.
+// From a step's length to hours, dollars, failures, power and the cost of owning the machines. Policy: every assumption is a named quantity of the plan or the
+// cluster with its source; what the headline of a run leaves out stands beside it, line by line.
 #pragma once
 #include "trainer/plan/step_time.h"
 

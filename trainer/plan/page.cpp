@@ -19,7 +19,9 @@ class Page {
     published();
     choices();
     money();
-    line("\n`--explain ITEM` traces a number to its inputs and their sources (`--explain step_time`, `--explain memory.total`, `--explain tco.total`); `--json` has all of them.");
+    line(
+        "\n`--explain ITEM` traces a number to its inputs and their sources (`--explain step_time`, `--explain memory.total`, `--explain tco.total`); `--json` "
+        "has all of them.");
     return std::move(out_);
   }
 
@@ -52,44 +54,54 @@ void Page::head() {
   const Priced& p = r_.step.priced;
   const ModelConfig& c = in_.run.model;
   const auto kv = static_cast<int64_t>(in_.plan.number("kv_heads"));
-  line("{} on {}: {} {} ({} a node), {} layers + {} MTP, {} parameters", in_.name, in_.cluster.name, in_.gpus(), in_.cluster.gpu, in_.cluster.gpus_per_node, c.num_hidden_layers, c.num_nextn_predict_layers,
-       show(static_cast<double>(total_parameters(c, kv, false)), Unit::kCount));
-  line("layout: pp {} x dp {} x tp {} x cp {}, ep {}; schedule {}, {} stages, {} micro-batches of {} x {} tokens; {} operands, {} dispatch in {}", p.pp, p.dp, p.tp, p.cp, p.ep, r_.step.schedule.name,
-       r_.step.schedule.num_stages, p.num_microbatches(), p.micro_batch, p.seq_len, in_.plan.text("precision"), in_.plan.text("dispatch"), in_.plan.text("dispatch_precision"));
-  line("model: {:.5g} GFLOP a token causal, {:.5g} non-causal (6 x matrix parameters + 3 x attention; head in, embedding, router, norms, MTP out)", num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
+  line("{} on {}: {} {} ({} a node), {} layers + {} MTP, {} parameters", in_.name, in_.cluster.name, in_.gpus(), in_.cluster.gpu, in_.cluster.gpus_per_node,
+       c.num_hidden_layers, c.num_nextn_predict_layers, show(static_cast<double>(total_parameters(c, kv, false)), Unit::kCount));
+  line("layout: pp {} x dp {} x tp {} x cp {}, ep {}; schedule {}, {} stages, {} micro-batches of {} x {} tokens; {} operands, {} dispatch in {}", p.pp, p.dp,
+       p.tp, p.cp, p.ep, r_.step.schedule.name, r_.step.schedule.num_stages, p.num_microbatches(), p.micro_batch, p.seq_len, in_.plan.text("precision"),
+       in_.plan.text("dispatch"), in_.plan.text("dispatch_precision"));
+  line("model: {:.5g} GFLOP a token causal, {:.5g} non-causal (6 x matrix parameters + 3 x attention; head in, embedding, router, norms, MTP out)",
+       num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
 }
 
 void Page::time() {
   line("\ntime of a step{:>30}", val("step_time"));
-  line("  pipeline {} = F alone {} + B alone {} + W alone {} + {:.1f} pairs {} + bubble {} (means over ranks)", val("pipeline"), val("solo_forward"), val("solo_backward"), val("solo_weight"), r_.step.pair_count, val("pairs"),
-       val("bubble"));
-  line("  optimizer {}: gradients to owners {}, update {}, weights back {}", val("optimizer"), val("optimizer.reduce"), val("optimizer.update"), val("optimizer.gather"));
-  line("  chunks: F {}, B {}, W {}, pair {} (slowest stage); message between stages {} {}", val("chunk.forward"), val("chunk.backward"), val("chunk.weight"), val("chunk.pair"), val("message"), in_.plan.text("p2p"));
+  line("  pipeline {} = F alone {} + B alone {} + W alone {} + {:.1f} pairs {} + bubble {} (means over ranks)", val("pipeline"), val("solo_forward"),
+       val("solo_backward"), val("solo_weight"), r_.step.pair_count, val("pairs"), val("bubble"));
+  line("  optimizer {}: gradients to owners {}, update {}, weights back {}", val("optimizer"), val("optimizer.reduce"), val("optimizer.update"),
+       val("optimizer.gather"));
+  line("  chunks: F {}, B {}, W {}, pair {} (slowest stage); message between stages {} {}", val("chunk.forward"), val("chunk.backward"), val("chunk.weight"),
+       val("chunk.pair"), val("message"), in_.plan.text("p2p"));
   if (r_.exchanges > 0) {
-    line("  one layer: computation {}, exchanges {}: dispatch {}, combine {}, gradient dispatch {}, gradient combine {}", val("layer.computation"), val("layer.exchanges"), val("layer.dispatch"), val("layer.combine"),
-         val("layer.grad_dispatch"), val("layer.grad_combine"));
-    line("  a device sends {} to other nodes and {} inside its node a dispatch, {} and {} a combine; {:.2f} copies of a token leave its node", val("layer.dispatch.inter_bytes"), val("layer.dispatch.intra_bytes"),
-         val("layer.combine.inter_bytes"), val("layer.combine.intra_bytes"), num("routing.copies"));
+    line("  one layer: computation {}, exchanges {}: dispatch {}, combine {}, gradient dispatch {}, gradient combine {}", val("layer.computation"),
+         val("layer.exchanges"), val("layer.dispatch"), val("layer.combine"), val("layer.grad_dispatch"), val("layer.grad_combine"));
+    line("  a device sends {} to other nodes and {} inside its node a dispatch, {} and {} a combine; {:.2f} copies of a token leave its node",
+         val("layer.dispatch.inter_bytes"), val("layer.dispatch.intra_bytes"), val("layer.combine.inter_bytes"), val("layer.combine.intra_bytes"),
+         num("routing.copies"));
     line("  exposed exchanges: {} of a step, in chunks that run alone", val("exposed"));
   }
-  line("  {:.0f} tokens/s/GPU, {} tokens a day; {} causal = MFU {}, {} non-causal = MFU {} (of {} dense BF16)", num("tokens_per_gpu_second"), val("tokens_per_day"), val("flops.causal"), val("mfu.causal"),
-       val("flops.non_causal"), val("mfu.non_causal"), show(in_.cluster.bf16, Unit::kFlops));
+  line("  {:.0f} tokens/s/GPU, {} tokens a day; {} causal = MFU {}, {} non-causal = MFU {} (of {} dense BF16)", num("tokens_per_gpu_second"),
+       val("tokens_per_day"), val("flops.causal"), val("mfu.causal"), val("flops.non_causal"), val("mfu.non_causal"), show(in_.cluster.bf16, Unit::kFlops));
 }
 
 void Page::memory() {
   const RankMemory& m = fullest(r_.memory);
-  line("\nmemory of the fullest rank ({} of {}): {} of {}, {}", &m - r_.memory.data(), r_.memory.size(), show(m.total(), Unit::kBytes), show(in_.cluster.memory, Unit::kBytes),
-       m.total() <= in_.cluster.memory ? show(in_.cluster.memory - m.total(), Unit::kBytes) + " left" : "DOES NOT FIT: " + show(m.total() - in_.cluster.memory, Unit::kBytes) + " too much");
+  line("\nmemory of the fullest rank ({} of {}): {} of {}, {}", &m - r_.memory.data(), r_.memory.size(), show(m.total(), Unit::kBytes),
+       show(in_.cluster.memory, Unit::kBytes),
+       m.total() <= in_.cluster.memory ? show(in_.cluster.memory - m.total(), Unit::kBytes) + " left"
+                                       : "DOES NOT FIT: " + show(m.total() - in_.cluster.memory, Unit::kBytes) + " too much");
   line("  {:>4} {:>10} {:>10} {:>10} {:>12} {:>9} {:>10}   peak of activations", "rank", "weights", "grads", "optimizer", "activations", "reserve", "total");
   const size_t n = r_.memory.size();
   for (size_t i = 0; i < n; ++i) {
     if (n > 8 && i != 0 && i != n / 4 && i != n / 2 && i != n - 1 && &r_.memory[i] != &m) continue;
     const RankMemory& k = r_.memory[i];
-    line("  {:>4} {:>10} {:>10} {:>10} {:>12} {:>9} {:>10}   {:.2f} s, {}; {} live", i, show(k.weights, Unit::kBytes), show(k.grads, Unit::kBytes), show(k.optimizer, Unit::kBytes), show(k.activations + k.routed, Unit::kBytes),
-         show(k.reserve, Unit::kBytes), show(k.total(), Unit::kBytes), k.peak_time, k.moment, k.live);
+    line("  {:>4} {:>10} {:>10} {:>10} {:>12} {:>9} {:>10}   {:.2f} s, {}; {} live", i, show(k.weights, Unit::kBytes), show(k.grads, Unit::kBytes),
+         show(k.optimizer, Unit::kBytes), show(k.activations + k.routed, Unit::kBytes), show(k.reserve, Unit::kBytes), show(k.total(), Unit::kBytes),
+         k.peak_time, k.moment, k.live);
   }
   std::string routing;
-  for (const auto& [name, k] : r_.by_routing) routing += fmt::format("{}{} {}{}", routing.empty() ? "" : ", ", name, show(k.total(), Unit::kBytes), k.total() <= in_.cluster.memory ? "" : " (does not fit)");
+  for (const auto& [name, k] : r_.by_routing)
+    routing +=
+        fmt::format("{}{} {}{}", routing.empty() ? "" : ", ", name, show(k.total(), Unit::kBytes), k.total() <= in_.cluster.memory ? "" : " (does not fit)");
   line("  by routing: {}", routing);
 }
 
@@ -117,13 +129,19 @@ void Page::choices() {
       continue;
     }
     if (c.fits && (best == nullptr || c.step < best->step)) best = &c;
-    line("{:<52}{:>10}{:>8.1f}%{:>10}{:>10}{:>11}{}", c.name, show(c.step, Unit::kSeconds), 100 * (c.step / own - 1), show(c.bubble, Unit::kSeconds), show(c.exposed, Unit::kSeconds), show(c.memory, Unit::kBytes),
-         c.fits ? "" : "  does not fit");
+    line("{:<52}{:>10}{:>8.1f}%{:>10}{:>10}{:>11}{}", c.name, show(c.step, Unit::kSeconds), 100 * (c.step / own - 1), show(c.bubble, Unit::kSeconds),
+         show(c.exposed, Unit::kSeconds), show(c.memory, Unit::kBytes), c.fits ? "" : "  does not fit");
   }
-  if (best == nullptr) line("none of these fits");
-  else if (best == &r_.choices.front()) line("wins: the plan as given");
-  else line("wins: {}, {} less a step; it leaves {} of memory{}", best->name, show(own - best->step, Unit::kSeconds), show(in_.cluster.memory - best->memory, Unit::kBytes),
-            best->copies != r_.choices.front().copies ? fmt::format(", and {:.2f} copies of a token leave its node instead of {:.2f}", best->copies, r_.choices.front().copies) : "");
+  if (best == nullptr)
+    line("none of these fits");
+  else if (best == &r_.choices.front())
+    line("wins: the plan as given");
+  else
+    line("wins: {}, {} less a step; it leaves {} of memory{}", best->name, show(own - best->step, Unit::kSeconds),
+         show(in_.cluster.memory - best->memory, Unit::kBytes),
+         best->copies != r_.choices.front().copies
+             ? fmt::format(", and {:.2f} copies of a token leave its node instead of {:.2f}", best->copies, r_.choices.front().copies)
+             : "");
   why();
 }
 
@@ -131,33 +149,45 @@ void Page::choices() {
 void Page::why() {
   if (r_.exchanges > 0) {
     const double ratio = r_.exchanges / r_.computation;
-    line("why: a layer's exchanges take {:.0f} % of its computation ({} / {}); {}", 100 * ratio, show(r_.exchanges, Unit::kSeconds), show(r_.computation, Unit::kSeconds),
-         ratio > 1 ? "they are longer, so pairs are bound by the links: bytes decide, not schedules"
+    line("why: a layer's exchanges take {:.0f} % of its computation ({} / {}); {}", 100 * ratio, show(r_.exchanges, Unit::kSeconds),
+         show(r_.computation, Unit::kSeconds),
+         ratio > 1     ? "they are longer, so pairs are bound by the links: bytes decide, not schedules"
          : ratio > 0.3 ? "they hide in pairs; alone they would show, so schedules that pair F with B win"
                        : "they are short, so hiding them matters less than the bubble and the optimizer");
   }
-  line("one GB/s more between nodes would take {} off a step ({:.2f} %)", show(r_.step.step - r_.step_with_more_bandwidth, Unit::kSeconds), 100 * (1 - r_.step_with_more_bandwidth / r_.step.step));
+  line("one GB/s more between nodes would take {} off a step ({:.2f} %)", show(r_.step.step - r_.step_with_more_bandwidth, Unit::kSeconds),
+       100 * (1 - r_.step_with_more_bandwidth / r_.step.step));
 }
 
 void Page::money() {
   line("\nthe headline: the last run, rented at {}", val("cluster.prices.gpu_hour"));
-  line("  pre-training       {:>12} GPU-hours {:>12}   {} tokens, {:.0f} GPU-hours a trillion", val("gpu_hours.pretraining"), val("cost.pretraining"), val("run.tokens"), num("gpu_hours_per_trillion"));
-  for (const ContextStage& s : in_.context) line("    context {:<9} {:>12} GPU-hours {:>12}   {} steps of {}", s.name, val("gpu_hours.context." + s.name), "", s.steps, val("context." + s.name + ".step_time"));
+  line("  pre-training       {:>12} GPU-hours {:>12}   {} tokens, {:.0f} GPU-hours a trillion", val("gpu_hours.pretraining"), val("cost.pretraining"),
+       val("run.tokens"), num("gpu_hours_per_trillion"));
+  for (const ContextStage& s : in_.context)
+    line("    context {:<9} {:>12} GPU-hours {:>12}   {} steps of {}", s.name, val("gpu_hours.context." + s.name), "", s.steps,
+         val("context." + s.name + ".step_time"));
   for (const std::string& problem : r_.context_problems) line("    left out: {}", problem);
   line("  context extension  {:>12} GPU-hours {:>12}", val("gpu_hours.context"), val("cost.context"));
   line("  post-training      {:>12} GPU-hours {:>12}   an input", val("gpu_hours.post_training"), val("cost.post_training"));
   line("  headline           {:>12} GPU-hours {:>12}", val("gpu_hours.headline"), val("cost.headline"));
   line("what it leaves out");
-  line("  failures           one in {} on these devices; checkpoint every {} (Daly); goodput {}: {}", val("failures.mtbf"), val("failures.interval"), val("failures.goodput"), val("cost.failures"));
+  line("  failures           one in {} on these devices; checkpoint every {} (Daly); goodput {}: {}", val("failures.mtbf"), val("failures.interval"),
+       val("failures.goodput"), val("cost.failures"));
   line("  R&D                {} x the headline (ablations, failed ideas, smaller runs): {}", val("plan.rd_multiple"), val("cost.rd"));
   line("  all of it, rented  {}", val("cost.rented"));
-  line("  wall time          {}, about {:.0f} failures; {} of power, {} MWh, {} of electricity", val("run.wall"), num("failures.expected"), val("power.site"), show(num("power.energy_kwh") / 1000, Unit::kNone), val("cost.energy"));
-  line("  owning instead     {} for these {} devices; {} a used GPU-hour over {} years at {} use", val("own.capital"), in_.gpus(), val("own.gpu_hour"), val("plan.tco.years"), val("plan.tco.utilisation"));
+  line("  wall time          {}, about {:.0f} failures; {} of power, {} MWh, {} of electricity", val("run.wall"), num("failures.expected"), val("power.site"),
+       show(num("power.energy_kwh") / 1000, Unit::kNone), val("cost.energy"));
+  line("  owning instead     {} for these {} devices; {} a used GPU-hour over {} years at {} use", val("own.capital"), in_.gpus(), val("own.gpu_hour"),
+       val("plan.tco.years"), val("plan.tco.utilisation"));
   if (in_.fleet.empty()) return;
   line("  the owner's fleet  {:<8}{:>8}{:>16}{:>14}{:>16}", "", "devices", "servers", "", "operation");
-  for (const FleetPart& f : in_.fleet) line("                     {:<8}{:>8}{:>16}{:>14}{:>16}", f.gpu, val("tco." + f.gpu + ".count"), val("tco." + f.gpu + ".capital"), "", val("tco." + f.gpu + ".operation"));
-  line("                     {:<8}{:>8}{:>16}{:>14}{:>16}   over {} years: {}", "all", val("tco.count"), val("tco.capital"), "", val("tco.operation"), val("plan.tco.years"), val("tco.total"));
-  line("  the run's share    {} of the fleet's hours in use = {}; the fleet costs {:.0f} times the headline", val("tco.share"), val("tco.run"), num("tco.multiple"));
+  for (const FleetPart& f : in_.fleet)
+    line("                     {:<8}{:>8}{:>16}{:>14}{:>16}", f.gpu, val("tco." + f.gpu + ".count"), val("tco." + f.gpu + ".capital"), "",
+         val("tco." + f.gpu + ".operation"));
+  line("                     {:<8}{:>8}{:>16}{:>14}{:>16}   over {} years: {}", "all", val("tco.count"), val("tco.capital"), "", val("tco.operation"),
+       val("plan.tco.years"), val("tco.total"));
+  line("  the run's share    {} of the fleet's hours in use = {}; the fleet costs {:.0f} times the headline", val("tco.share"), val("tco.run"),
+       num("tco.multiple"));
 }
 }  // namespace
 
@@ -168,23 +198,45 @@ std::string report_json(const Report& r) {
   j["name"] = r.in.name;
   j["cluster"] = r.in.cluster.name;
   for (const Entry& e : r.ledger.all())
-    if (e.unit != Unit::kText && e.unit != Unit::kWords) j["items"][e.name] = {{"value", e.value}, {"shown", show(e.value, e.unit)}, {"how", e.how}, {"inputs", e.inputs}};
+    if (e.unit != Unit::kText && e.unit != Unit::kWords)
+      j["items"][e.name] = {{"value", e.value}, {"shown", show(e.value, e.unit)}, {"how", e.how}, {"inputs", e.inputs}};
   for (size_t i = 0; i < r.memory.size(); ++i) {
     const RankMemory& m = r.memory[i];
-    j["memory"].push_back({{"rank", i}, {"weights", m.weights}, {"grads", m.grads}, {"optimizer", m.optimizer}, {"activations", m.activations}, {"reserve", m.reserve}, {"total", m.total()}, {"peak_time", m.peak_time},
-                           {"peak_action", m.moment}, {"live", m.live}});
+    j["memory"].push_back({{"rank", i},
+                           {"weights", m.weights},
+                           {"grads", m.grads},
+                           {"optimizer", m.optimizer},
+                           {"activations", m.activations},
+                           {"reserve", m.reserve},
+                           {"total", m.total()},
+                           {"peak_time", m.peak_time},
+                           {"peak_action", m.moment},
+                           {"live", m.live}});
   }
   for (const auto& [name, m] : r.by_routing) j["memory_by_routing"][name] = m.total();
   if (!r.context_problems.empty()) j["context_problems"] = r.context_problems;
   j["fits"] = fullest(r.memory).total() <= r.in.cluster.memory;
   for (size_t i = 0; i < r.step.stages.size(); ++i) {
     const StageTimes& s = r.step.stages[i];
-    j["stages"].push_back({{"layers", {r.step.specs[i].layers.begin, r.step.specs[i].layers.end}}, {"forward", s.forward}, {"backward", s.backward}, {"weight", s.weight}, {"exposed_forward", s.exposed_forward}, {"exposed_backward", s.exposed_backward}});
+    j["stages"].push_back({{"layers", {r.step.specs[i].layers.begin, r.step.specs[i].layers.end}},
+                           {"forward", s.forward},
+                           {"backward", s.backward},
+                           {"weight", s.weight},
+                           {"exposed_forward", s.exposed_forward},
+                           {"exposed_backward", s.exposed_backward}});
   }
   for (const Published& p : r.in.published)
-    if (const Entry* e = r.ledger.find(p.item)) j["published"].push_back({{"item", p.item}, {"predicted", e->value}, {"published", p.value}, {"residual", e->value / p.value - 1}, {"source", p.source}});
+    if (const Entry* e = r.ledger.find(p.item))
+      j["published"].push_back({{"item", p.item}, {"predicted", e->value}, {"published", p.value}, {"residual", e->value / p.value - 1}, {"source", p.source}});
   for (const Choice& c : r.choices)
-    j["choices"].push_back({{"name", c.name}, {"possible", c.problem.empty()}, {"step_time", c.step}, {"bubble", c.bubble}, {"exposed", c.exposed}, {"memory", c.memory}, {"fits", c.fits}, {"problem", c.problem}});
+    j["choices"].push_back({{"name", c.name},
+                            {"possible", c.problem.empty()},
+                            {"step_time", c.step},
+                            {"bubble", c.bubble},
+                            {"exposed", c.exposed},
+                            {"memory", c.memory},
+                            {"fits", c.fits},
+                            {"problem", c.problem}});
   return j.dump(2) + "\n";
 }
 

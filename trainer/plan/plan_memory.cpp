@@ -71,19 +71,26 @@ std::vector<RankMemory> plan_memory(const PlanInput& in, const StepPrediction& s
     int64_t dense = 0;
     for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) dense += !c.is_moe_layer(l);
     const auto [it, is_new] = known.try_emplace({spec.layers.size(), dense, spec.has_embedding, spec.has_head, spec.mtp}, stages.size());
-    if (is_new) stages.push_back(memory_of(c, spec, shape));
-    else stages.push_back(StageMemory(stages[it->second]));
+    if (is_new)
+      stages.push_back(memory_of(c, spec, shape));
+    else
+      stages.push_back(StageMemory(stages[it->second]));
   }
   const double both = s.schedule.is_mirrored ? 2 : 1, ranks = static_cast<double>(p.dp) * p.cp;
-  const double dense_group = ranks * both, expert_group = std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both, zero = in.plan.number("zero");
+  const double dense_group = ranks * both, expert_group = std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both,
+               zero = in.plan.number("zero");
   const double linear = in.plan.text("precision") == "fp8" ? 1 + 4.0 / (128 * 128) : 2, grad = in.plan.text("grads") == "bf16" ? 2 : 4;
   const double moments = in.run.train.adam.moments == DType::kBF16 ? 4 : 8, table = static_cast<double>(c.vocab_size * c.hidden_size) / p.tp;
   std::vector<RankMemory> out;
   for (int r = 0; r < s.schedule.num_ranks; ++r) {
     const StageParameters& n = s.parameters[static_cast<size_t>(r)];
-    const auto sharded = [&](double shared, double experts, bool is_split) { return is_split ? shared / dense_group + experts / expert_group : shared + experts; };
+    const auto sharded = [&](double shared, double experts, bool is_split) {
+      return is_split ? shared / dense_group + experts / expert_group : shared + experts;
+    };
     double tables = 0;  // embedding and head stay in BF16
-    for (int stage : s.schedule.stages_of(r)) tables += (s.specs[static_cast<size_t>(stage)].has_embedding ? table : 0) + (s.specs[static_cast<size_t>(stage)].has_head && !c.tie_word_embeddings ? table : 0);
+    for (int stage : s.schedule.stages_of(r))
+      tables += (s.specs[static_cast<size_t>(stage)].has_embedding ? table : 0) +
+                (s.specs[static_cast<size_t>(stage)].has_head && !c.tie_word_embeddings ? table : 0);
     RankMemory m;
     m.weights = sharded((n.shared - tables) * linear + tables * 2, n.experts * linear, zero >= 3);
     m.grads = sharded(n.shared * grad, n.experts * grad, zero >= 2);
@@ -118,9 +125,12 @@ void explain_memory(const PlanInput& in, const StepPrediction& s, const std::vec
     ledger.put(kept.back(), bytes, Unit::kBytes, "kept of one micro-batch from F to B or W; the number is its layer");
   }
   ledger.put("memory.kept", sum, Unit::kBytes, detail::concat("of one micro-batch on stage ", stage, ", the first stage of the fullest rank ", rank), kept);
-  ledger.put("memory.live", m.live, Unit::kCount, detail::concat("micro-batches that hold activations at the peak of rank ", rank, ": ", m.moment, ", ", m.peak_time, " s after the step's begin"));
-  ledger.put("memory.activations", m.activations, Unit::kBytes, "walk of the schedule: what live micro-batches keep, and what the actions need on the way", {"memory.live", "memory.kept"});
-  ledger.put("memory.weights", m.weights, Unit::kBytes, "parameters in the precision of the GEMMs, embedding and head in BF16", {"rank.shared_parameters", "rank.expert_parameters", "plan.precision", "plan.zero"});
+  ledger.put("memory.live", m.live, Unit::kCount,
+             detail::concat("micro-batches that hold activations at the peak of rank ", rank, ": ", m.moment, ", ", m.peak_time, " s after the step's begin"));
+  ledger.put("memory.activations", m.activations, Unit::kBytes, "walk of the schedule: what live micro-batches keep, and what the actions need on the way",
+             {"memory.live", "memory.kept"});
+  ledger.put("memory.weights", m.weights, Unit::kBytes, "parameters in the precision of the GEMMs, embedding and head in BF16",
+             {"rank.shared_parameters", "rank.expert_parameters", "plan.precision", "plan.zero"});
   ledger.put("memory.grads", m.grads, Unit::kBytes, "main gradients", {"rank.shared_parameters", "rank.expert_parameters", "plan.grads", "plan.zero"});
   ledger.put("memory.optimizer", m.optimizer, Unit::kBytes, "FP32 masters and both moments of the owned rows");
   ledger.put("memory.total", m.total(), Unit::kBytes, detail::concat("of the fullest pipeline rank, ", rank),

@@ -1,4 +1,5 @@
-// Memory of each pipeline rank of a plan, by segment, with the moment of its peak. Policy: the same replay and walk as the trainer's forecast; only caches and recomputation differ.
+// Memory of each pipeline rank of a plan, by segment, with the moment of its peak. Policy: the same replay and walk as the trainer's forecast; only caches and
+// recomputation differ.
 #pragma once
 #include "trainer/plan/memory_walk.h"
 #include "trainer/plan/step_time.h"

@@ -42,7 +42,8 @@ std::vector<Choice> neighbours(const PlanInput& in) {
     if (in.run.parallel.mesh.ep % 2 == 0) add(detail::concat("ep ", in.run.parallel.mesh.ep / 2), [](PlanInput& p) { p.run.parallel.mesh.ep /= 2; });
     add(detail::concat("ep ", in.run.parallel.mesh.ep * 2), [](PlanInput& p) { p.run.parallel.mesh.ep *= 2; });
   }
-  if (in.run.parallel.mesh.pp > 2 && in.run.parallel.stage_layers.empty()) add(detail::concat("pp ", in.run.parallel.mesh.pp / 2), [](PlanInput& p) { p.run.parallel.mesh.pp /= 2; });
+  if (in.run.parallel.mesh.pp > 2 && in.run.parallel.stage_layers.empty())
+    add(detail::concat("pp ", in.run.parallel.mesh.pp / 2), [](PlanInput& p) { p.run.parallel.mesh.pp /= 2; });
   return list;
 }
 }  // namespace
@@ -54,7 +55,8 @@ Choice price_choice(const PlanInput& input, const std::string& name, const std::
   change(in);
   try {
     if (const std::vector<std::string> problems = layout_problems(in); !problems.empty()) throw ConfigError(problems.front());
-    if (in.run.parallel.mesh.ep > in.run.model.n_routed_experts && in.run.parallel.mesh.ep > 1) throw ConfigError(detail::concat("more ranks than the ", in.run.model.n_routed_experts, " experts"));
+    if (in.run.parallel.mesh.ep > in.run.model.n_routed_experts && in.run.parallel.mesh.ep > 1)
+      throw ConfigError(detail::concat("more ranks than the ", in.run.model.n_routed_experts, " experts"));
     const StepPrediction s = predict_step(in, pretraining(in), nullptr);
     const std::vector<RankMemory> ranks = plan_memory(in, s, in.plan.text("routing"));
     c.step = s.step;
@@ -90,12 +92,16 @@ Report make_report(const PlanInput& input, bool with_choices) {
     if (has_routing || std::string(routing) == "balanced") r.by_routing.emplace_back(routing, fullest(plan_memory(in, r.step, routing)));
   price_run(in, r.step, r.context, l);
   l.put("tokens_per_day", r.step.tokens_per_step / r.step.step * 86400, Unit::kCount, "tokens_per_step / step_time x 86400", {"tokens_per_step", "step_time"});
-  const ChunkModel model(in, {r.step.priced.seq_len, r.step.priced.micro_batch, r.step.priced.tp, r.step.priced.cp, r.step.priced.ep, r.step.priced.etp, r.step.priced.dp, 1});
+  const ChunkModel model(
+      in, {r.step.priced.seq_len, r.step.priced.micro_batch, r.step.priced.tp, r.step.priced.cp, r.step.priced.ep, r.step.priced.etp, r.step.priced.dp, 1});
   const LayerTimes& layer = has_routing ? model.moe() : model.dense();
   for (double p : layer.phase) r.computation += p;
   r.exchanges = layer.dispatch.seconds + layer.combine.seconds + layer.grad_dispatch.seconds + layer.grad_combine.seconds;
-  l.put("layer.computation", r.computation, Unit::kSeconds, "F, B and W of one layer and micro-batch", {"layer.attn_forward", "layer.mlp_forward", "layer.mlp_backward", "layer.mlp_weight", "layer.attn_backward", "layer.attn_weight"});
-  if (r.exchanges > 0) l.put("layer.exchanges", r.exchanges, Unit::kSeconds, "its four exchanges", {"layer.dispatch", "layer.combine", "layer.grad_dispatch", "layer.grad_combine"});
+  l.put("layer.computation", r.computation, Unit::kSeconds, "F, B and W of one layer and micro-batch",
+        {"layer.attn_forward", "layer.mlp_forward", "layer.mlp_backward", "layer.mlp_weight", "layer.attn_backward", "layer.attn_weight"});
+  if (r.exchanges > 0)
+    l.put("layer.exchanges", r.exchanges, Unit::kSeconds, "its four exchanges",
+          {"layer.dispatch", "layer.combine", "layer.grad_dispatch", "layer.grad_combine"});
   if (with_choices) {
     r.choices = neighbours(in);
     r.step_with_more_bandwidth = price_choice(in, "", [](PlanInput& p) { p.cluster.inter.bandwidth += 1e9; }).step;

@@ -18,13 +18,13 @@ struct Choice {  // the same plan with one thing changed
 struct Report {
   PlanInput in;
   StepPrediction step;
-  std::vector<StepPrediction> context;                          // of in.context, which holds those that can be laid out
-  std::vector<std::string> context_problems;                    // of the others
-  std::vector<RankMemory> memory;                               // of the plan's routing
-  std::vector<std::pair<std::string, RankMemory>> by_routing;   // the fullest rank, for balanced, zipf, worst
-  std::vector<Choice> choices;                                  // the plan itself first
-  double computation = 0, exchanges = 0;                        // of one layer pair
-  double step_with_more_bandwidth = 0;                          // one GB/s more between nodes
+  std::vector<StepPrediction> context;                         // of in.context, which holds those that can be laid out
+  std::vector<std::string> context_problems;                   // of the others
+  std::vector<RankMemory> memory;                              // of the plan's routing
+  std::vector<std::pair<std::string, RankMemory>> by_routing;  // the fullest rank, for balanced, zipf, worst
+  std::vector<Choice> choices;                                 // the plan itself first
+  double computation = 0, exchanges = 0;                       // of one layer pair
+  double step_with_more_bandwidth = 0;                         // one GB/s more between nodes
   Ledger ledger;
 };
 Report make_report(const PlanInput& input, bool with_choices);

@@ -28,7 +28,8 @@ RunShape run_shape(const RunConfig& c, const Engine& engine, const std::vector<i
   shape.tokens = *std::max_element(tokens.begin(), tokens.end());
   shape.sequences = std::max<int64_t>(1, shape.tokens / c.data.seq_len);
   shape.num_microbatches = static_cast<int>(tokens.size());
-  shape.rows_received = static_cast<double>(shape.tokens * (engine.options().model.n_routed_experts > 0 ? engine.options().model.num_experts_per_tok : 0));  // balanced
+  shape.rows_received =
+      static_cast<double>(shape.tokens * (engine.options().model.n_routed_experts > 0 ? engine.options().model.num_experts_per_tok : 0));  // balanced
   shape.rows = rows;
   shape.has_balance_loss = !c.train.balance_alpha.values.empty() && c.train.balance_alpha.values.front().value > 0;
   (void)engine;
@@ -38,9 +39,14 @@ RunShape run_shape(const RunConfig& c, const Engine& engine, const std::vector<i
 RankLine line_of(Engine& engine, const RankForecast& f) {
   Memory& m = engine.ctx().memory;
   RankLine line;
-  const double predicted[kSegments] = {static_cast<double>(f.persistent.weights), static_cast<double>(f.persistent.grads), static_cast<double>(f.persistent.optimizer),
-                                       f.peaks.activations.bytes, f.peaks.routed.bytes, static_cast<double>(f.persistent.comm)};
-  const int64_t measured[kSegments] = {m.weights.high_water(), m.grads.high_water(), m.optimizer.high_water(), m.activations.high_water(), m.routed.high_water(), m.comm.high_water()};
+  const double predicted[kSegments] = {static_cast<double>(f.persistent.weights),
+                                       static_cast<double>(f.persistent.grads),
+                                       static_cast<double>(f.persistent.optimizer),
+                                       f.peaks.activations.bytes,
+                                       f.peaks.routed.bytes,
+                                       static_cast<double>(f.persistent.comm)};
+  const int64_t measured[kSegments] = {m.weights.high_water(),     m.grads.high_water(),  m.optimizer.high_water(),
+                                       m.activations.high_water(), m.routed.high_water(), m.comm.high_water()};
   std::copy_n(predicted, kSegments, line.predicted);
   std::copy_n(measured, kSegments, line.measured);
   line.wire_predicted = f.wire_fixed;
@@ -57,7 +63,8 @@ int num_scheduled(const Engine& engine, size_t microbatches) {
 
 RankForecast forecast(const RunConfig& c, Engine& engine, const std::vector<int64_t>& tokens, const std::vector<std::vector<int64_t>>& rows) {
   Communicator& world = engine.groups().world;
-  return forecast_rank(engine.options(), engine.schedule(num_scheduled(engine, tokens.size())), engine.manifest(), world.size(), world.rank(), run_shape(c, engine, tokens, rows));
+  return forecast_rank(engine.options(), engine.schedule(num_scheduled(engine, tokens.size())), engine.manifest(), world.size(), world.rank(),
+                       run_shape(c, engine, tokens, rows));
 }
 
 std::vector<int64_t> even_microbatches(const RunConfig& c, const Engine& engine) {
@@ -81,7 +88,9 @@ PlanInput this_machine(const RunConfig& c, int world, double gemm_peak) {
   in.cluster.sms = 1;
   in.cluster.intra = in.cluster.inter = {kLink, 1, 5e-6};
   for (const char* op : {"gemm", "grouped", "attention"})
-    for (const char* pass : {"forward", "input", "weight"}) in.calibration.rates.push_back({op, pass, "bf16", 1024, 1024, 1024, gemm_peak / world * (std::string(op) == "attention" ? 0.5 : 1), 1, "measured at the start"});
+    for (const char* pass : {"forward", "input", "weight"})
+      in.calibration.rates.push_back(
+          {op, pass, "bf16", 1024, 1024, 1024, gemm_peak / world * (std::string(op) == "attention" ? 0.5 : 1), 1, "measured at the start"});
   in.calibration.glue.push_back({"all", 1, "assumed"});
   in.calibration.exchanges.push_back({"all", 1, "assumed"});
   return in;
@@ -102,7 +111,8 @@ double predicted_step(const RunConfig& c, Engine& engine, double gemm_peak) {
 namespace {
 std::string step_text(double step) {
   if (step == 0) return "no forecast of its time";
-  return fmt::format("a step takes about {} (GEMMs at the measured peak, attention at half of it, memory-bound work at an assumed 10 GB/s a rank)", show(step, Unit::kSeconds));
+  return fmt::format("a step takes about {} (GEMMs at the measured peak, attention at half of it, memory-bound work at an assumed 10 GB/s a rank)",
+                     show(step, Unit::kSeconds));
 }
 }  // namespace
 
@@ -122,8 +132,8 @@ std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) 
   }
   for (const RankLine& l : all) wire += static_cast<double>(l.wire_predicted);
   out.pop_back();
-  out += fmt::format(" (rank 0's peak of activations in {})\nforecast: {} a step between ranks beside the routed rows; {}",
-                     f.peaks.activations.moment, bytes(wire), step_text(predicted_step(c, engine, gemm_peak)));
+  out += fmt::format(" (rank 0's peak of activations in {})\nforecast: {} a step between ranks beside the routed rows; {}", f.peaks.activations.moment,
+                     bytes(wire), step_text(predicted_step(c, engine, gemm_peak)));
   return out;
 }
 
@@ -140,13 +150,16 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
 
   Comparison out;
   nlohmann::ordered_json json = {{"event", "forecast"}, {"step", measured.step}, {"tokens", measured.tokens}};
-  out.text = fmt::format("forecast against measurement, each segment on the rank where they differ most (routed rows as they came):\n  {:<12} {:>12} {:>12} {:>8}\n", "segment", "forecast", "measured", "off");
+  out.text =
+      fmt::format("forecast against measurement, each segment on the rank where they differ most (routed rows as they came):\n  {:<12} {:>12} {:>12} {:>8}\n",
+                  "segment", "forecast", "measured", "off");
   for (int s = 0; s < kSegments; ++s) {
     const RankLine* worst = &all[0];
     const auto off = [s](const RankLine& l) { return l.measured[s] == 0 ? 0.0 : l.predicted[s] / static_cast<double>(l.measured[s]) - 1; };
     for (const RankLine& l : all)
       if (std::abs(off(l)) > std::abs(off(*worst))) worst = &l;
-    out.text += fmt::format("  {:<12} {:>12} {:>12} {:>+7.2f}%\n", kNames[s], bytes(worst->predicted[s]), bytes(static_cast<double>(worst->measured[s])), 100 * off(*worst));
+    out.text += fmt::format("  {:<12} {:>12} {:>12} {:>+7.2f}%\n", kNames[s], bytes(worst->predicted[s]), bytes(static_cast<double>(worst->measured[s])),
+                            100 * off(*worst));
     for (const RankLine& l : all) json["segments"][kNames[s]].push_back({{"forecast", std::llround(l.predicted[s])}, {"measured", l.measured[s]}});
   }
   int64_t predicted = 0, sent = 0, dispatched = 0, combined = 0;
@@ -160,12 +173,14 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
     json["wire"].push_back({{"forecast", l.wire_predicted}, {"measured", l.wire_measured}, {"dispatch", l.dispatch}, {"combine", l.combine}});
   }
   // A routed row crosses twice as payload (forward, and as a gradient) and once with its weight, in dispatch and in combine alike.
-  const int64_t row = 2 * engine.options().model.hidden_size * static_cast<int64_t>(size_of(engine.options().storage)) + static_cast<int64_t>(size_of(acc_dtype(engine.options().storage)));
+  const int64_t row = 2 * engine.options().model.hidden_size * static_cast<int64_t>(size_of(engine.options().storage)) +
+                      static_cast<int64_t>(size_of(acc_dtype(engine.options().storage)));
   const bool are_rows_whole = dispatched % row == 0 && dispatched == combined;
   json["routed_row_bytes"] = row;
   json["wire_exact"] = is_exact && are_rows_whole;
-  out.text += fmt::format("  wire of the last step: {} bytes forecast, {} measured ({}); routed rows {} + {} bytes = {} rows there and back{}\n", predicted, sent, is_exact ? "equal on every rank" : "NOT equal on every rank",
-                          dispatched, combined, dispatched / row, are_rows_whole ? "" : ": NOT a whole number of rows, or not all came back");
+  out.text += fmt::format("  wire of the last step: {} bytes forecast, {} measured ({}); routed rows {} + {} bytes = {} rows there and back{}\n", predicted,
+                          sent, is_exact ? "equal on every rank" : "NOT equal on every rank", dispatched, combined, dispatched / row,
+                          are_rows_whole ? "" : ": NOT a whole number of rows, or not all came back");
   const double step = predicted_step(c, engine, gemm_peak);
   out.text += fmt::format("  a step: {} forecast, {} measured", show(step, Unit::kSeconds), show(measured.seconds, Unit::kSeconds));
   json["step_seconds"] = {{"forecast", step}, {"measured", measured.seconds}};

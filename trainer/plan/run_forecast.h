@@ -1,5 +1,6 @@
-// A run's own forecast: what this machine's ranks will hold, send and need, printed before the first step; and the same beside what was measured, printed after the last.
-// Policy: the forecast is made from the options alone; what routing decides (rows received) is assumed balanced before the run and taken as it was after it.
+// A run's own forecast: what this machine's ranks will hold, send and need, printed before the first step; and the same beside what was measured, printed after
+// the last. Policy: the forecast is made from the options alone; what routing decides (rows received) is assumed balanced before the run and taken as it was
+// after it.
 #pragma once
 #include <string>
 
@@ -11,7 +12,7 @@ namespace atoll::plan {
 // Collective; the text is rank 0's to print. gemm_peak: FLOP/s of all ranks.
 std::string forecast_text(const RunConfig& config, Engine& engine, double gemm_peak);
 
-struct Measured {  // of the last step
+struct Measured {                // of the last step
   int64_t step = 0, tokens = 0;  // where the run is
   std::vector<int64_t> microbatch_tokens;
   std::vector<std::vector<int64_t>> rows;  // [micro-batch][block] that this rank received in the step of the routed segment's peak

@@ -1,4 +1,5 @@
-// The space is a product of small lists; a layout whose parameters alone do not fit is dropped before it is simulated. The best ones then move single layers between stages.
+// The space is a product of small lists; a layout whose parameters alone do not fit is dropped before it is simulated. The best ones then move single layers
+// between stages.
 #include "trainer/plan/search.h"
 
 #include <fmt/format.h>
@@ -20,7 +21,8 @@ struct ScheduleChoice {
   int chunks;
   const char* overlap;
 };
-constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1, "none"}, {"zb-h1", 1, "none"}, {"interleaved", 2, "none"}, {"interleaved", 4, "none"}, {"dualpipe", 1, "pairs"}, {"dualpipev", 1, "pairs"}};
+constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1, "none"},        {"zb-h1", 1, "none"},     {"interleaved", 2, "none"},
+                                         {"interleaved", 4, "none"}, {"dualpipe", 1, "pairs"}, {"dualpipev", 1, "pairs"}};
 const std::vector<std::vector<std::string>> kRecompute = {{}, {"norms", "mla_up", "swiglu"}, {"norms", "mla_up", "swiglu", "experts"}, {"full"}};
 
 void set_text(PlanInput& in, const std::string& key, const std::string& text) {
@@ -43,9 +45,11 @@ std::string describe(const PlanInput& in) {
   const MeshSizes& m = in.run.parallel.mesh;
   std::string recompute;
   for (const std::string& w : in.plan.words("recompute")) recompute += (recompute.empty() ? "" : "+") + w;
-  return fmt::format("pp {} dp {}{} ep {}, {}{}, {} x {} micro-batches, zero {}, recompute {}{}{}", m.pp, in.dp(), m.tp > 1 ? fmt::format(" tp {}", m.tp) : "", m.ep, in.schedule(),
-                     in.schedule() == "interleaved" ? fmt::format(" x{}", in.chunks()) : "", in.run.train.global_batch / in.dp() / in.run.train.micro_batch, in.run.train.micro_batch, in.plan.number("zero"),
-                     recompute.empty() ? "none" : recompute, in.plan.text("dispatch") == "flat" ? ", flat dispatch" : "", in.run.parallel.stage_layers.empty() ? "" : ", own layer split");
+  return fmt::format("pp {} dp {}{} ep {}, {}{}, {} x {} micro-batches, zero {}, recompute {}{}{}", m.pp, in.dp(), m.tp > 1 ? fmt::format(" tp {}", m.tp) : "",
+                     m.ep, in.schedule(), in.schedule() == "interleaved" ? fmt::format(" x{}", in.chunks()) : "",
+                     in.run.train.global_batch / in.dp() / in.run.train.micro_batch, in.run.train.micro_batch, in.plan.number("zero"),
+                     recompute.empty() ? "none" : recompute, in.plan.text("dispatch") == "flat" ? ", flat dispatch" : "",
+                     in.run.parallel.stage_layers.empty() ? "" : ", own layer split");
 }
 
 // Parameters, gradients and optimizer of an even share: nothing that is held less.
@@ -65,7 +69,8 @@ double least_memory(const PlanInput& in) {
 }
 
 std::string bound_of(const Candidate& c, double pipeline) {
-  const std::pair<double, const char*> parts[] = {{c.bubble, "bubble"}, {c.exposed, "exposed exchanges"}, {c.optimizer, "gradient and weight collectives"}, {c.messages, "messages between stages"}};
+  const std::pair<double, const char*> parts[] = {
+      {c.bubble, "bubble"}, {c.exposed, "exposed exchanges"}, {c.optimizer, "gradient and weight collectives"}, {c.messages, "messages between stages"}};
   const auto* most = std::max_element(std::begin(parts), std::end(parts), [](const auto& a, const auto& b) { return a.first < b.first; });
   const double rest = pipeline - c.bubble - c.exposed - c.messages;
   return fmt::format("computation and what hides beside it {:.0f} %, then {} {:.0f} %", 100 * rest / c.step, most->second, 100 * most->first / c.step);
@@ -89,7 +94,8 @@ bool price(Candidate& c) {
   return true;
 }
 
-// Prices all of them on the machine's cores; those that cannot be built are taken out. Each is priced by itself, so the result does not depend on the number of cores.
+// Prices all of them on the machine's cores; those that cannot be built are taken out. Each is priced by itself, so the result does not depend on the number of
+// cores.
 void price_all(std::vector<Candidate>& batch, Search& out) {
   std::vector<char> is_built(batch.size(), 0);
   std::atomic<size_t> next{0};
@@ -217,7 +223,8 @@ std::vector<Candidate> pareto(std::vector<Candidate> all, double memory) {
 void find_hinges(Search& out) {
   const Candidate& best = out.front.front();
   if (best.step >= out.given.step * 0.999 || best.gpus != out.given.gpus) return;
-  out.hinges.push_back(fmt::format("memory: it leaves {} of {}; plan.reserve and balanced routing decide whether it fits", show(out.in.cluster.memory - best.memory, Unit::kBytes), show(out.in.cluster.memory, Unit::kBytes)));
+  out.hinges.push_back(fmt::format("memory: it leaves {} of {}; plan.reserve and balanced routing decide whether it fits",
+                                   show(out.in.cluster.memory - best.memory, Unit::kBytes), show(out.in.cluster.memory, Unit::kBytes)));
   const std::pair<const char*, Link Cluster::*> links[] = {{"links between nodes", &Cluster::inter}, {"links inside a node", &Cluster::intra}};
   for (const auto& [name, link] : links) {
     std::string found;
@@ -225,7 +232,8 @@ void find_hinges(Search& out) {
       Candidate a = best, b = out.given;
       (a.in.cluster.*link).bandwidth *= factor;
       (b.in.cluster.*link).bandwidth *= factor;
-      if (found.empty() && price(a) && price(b) && a.step >= b.step) found = fmt::format("at {} the given plan is faster", show((a.in.cluster.*link).bandwidth, Unit::kBandwidth));
+      if (found.empty() && price(a) && price(b) && a.step >= b.step)
+        found = fmt::format("at {} the given plan is faster", show((a.in.cluster.*link).bandwidth, Unit::kBandwidth));
     }
     out.hinges.push_back(fmt::format("{}: {}", name, found.empty() ? "from a quarter to five times the bandwidth it stays ahead" : found));
   }
@@ -246,7 +254,9 @@ Search search_layouts(const PlanInput& input) {
   if (input.gpus() % 2 == 0 && input.gpus() > 1) searcher.run(input.gpus() / 2);
   std::vector<Candidate>& all = searcher.all;
   out.front = pareto(all, input.cluster.memory);
-  if (out.front.empty()) throw ConfigError(fmt::format("none of {} layouts fits {} of memory; give more devices, plan.cache=fp8, or a smaller model", out.tried, show(input.cluster.memory, Unit::kBytes)));
+  if (out.front.empty())
+    throw ConfigError(fmt::format("none of {} layouts fits {} of memory; give more devices, plan.cache=fp8, or a smaller model", out.tried,
+                                  show(input.cluster.memory, Unit::kBytes)));
   for (size_t i = 0, tuned = 0; i < out.front.size() && tuned < 3; ++i)
     if (out.front[i].in.run.parallel.mesh.pp > 1 && out.front[i].gpus == input.gpus()) {
       Candidate c = out.front[i];
@@ -266,11 +276,12 @@ Search search_layouts(const PlanInput& input) {
 }
 
 std::string search_text(const Search& s) {
-  std::string out = fmt::format("{} on {}: {} layouts simulated in {:.1f} s ({} not possible; {} more whose parameters alone exceed {})\n\n", s.in.name, s.in.cluster.name, s.tried, s.seconds, s.impossible, s.too_large,
-                                show(s.in.cluster.memory, Unit::kBytes));
+  std::string out = fmt::format("{} on {}: {} layouts simulated in {:.1f} s ({} not possible; {} more whose parameters alone exceed {})\n\n", s.in.name,
+                                s.in.cluster.name, s.tried, s.seconds, s.impossible, s.too_large, show(s.in.cluster.memory, Unit::kBytes));
   out += fmt::format("{:>6} {:>9} {:>12} {:>9}   {}\n", "GPUs", "step", "tokens/s/GPU", "memory", "layout; bound by");
   const auto line = [&](const Candidate& c) {
-    out += fmt::format("{:>6} {:>9} {:>12.0f} {:>9}   {}\n{:>42}{}\n", c.gpus, show(c.step, Unit::kSeconds), c.tokens_per_gpu_second, show(c.memory, Unit::kBytes), c.text, "", c.bound_by);
+    out += fmt::format("{:>6} {:>9} {:>12.0f} {:>9}   {}\n{:>42}{}\n", c.gpus, show(c.step, Unit::kSeconds), c.tokens_per_gpu_second,
+                       show(c.memory, Unit::kBytes), c.text, "", c.bound_by);
   };
   const size_t shown = std::min<size_t>(12, s.front.size());
   for (size_t i = 0; i < shown; ++i) line(s.front[i]);
@@ -285,15 +296,17 @@ std::string search_text(const Search& s) {
     out += "  layers of its stages: [" + layers + "]\n";
   }
   for (const std::string& h : s.hinges) out += "  hinges on " + h + "\n";
-  out += fmt::format("  one more GB of memory would buy {} a step, one more GB/s between nodes {}\n", show(best.step - s.step_with_more_memory, Unit::kSeconds), show(best.step - s.step_with_more_bandwidth, Unit::kSeconds));
+  out += fmt::format("  one more GB of memory would buy {} a step, one more GB/s between nodes {}\n", show(best.step - s.step_with_more_memory, Unit::kSeconds),
+                     show(best.step - s.step_with_more_bandwidth, Unit::kSeconds));
   return out;
 }
 
 std::string search_json(const Search& s) {
   nlohmann::ordered_json j;
   const auto item = [](const Candidate& c) {
-    nlohmann::ordered_json o = {{"gpus", c.gpus}, {"step_time", c.step}, {"tokens_per_gpu_second", c.tokens_per_gpu_second}, {"memory", c.memory}, {"bubble", c.bubble}, {"exposed", c.exposed}, {"optimizer", c.optimizer},
-                                {"layout", c.text}, {"bound_by", c.bound_by}};
+    nlohmann::ordered_json o = {{"gpus", c.gpus},           {"step_time", c.step}, {"tokens_per_gpu_second", c.tokens_per_gpu_second},
+                                {"memory", c.memory},       {"bubble", c.bubble},  {"exposed", c.exposed},
+                                {"optimizer", c.optimizer}, {"layout", c.text},    {"bound_by", c.bound_by}};
     if (!c.in.run.parallel.stage_layers.empty()) o["stage_layers"] = c.in.run.parallel.stage_layers;
     return o;
   };

@@ -1,4 +1,5 @@
-// The plan's table of quantities, and how a recipe, overrides, cluster and calibration come together. Policy: errors of all of them are collected where that is possible.
+// The plan's table of quantities, and how a recipe, overrides, cluster and calibration come together. Policy: errors of all of them are collected where that is
+// possible.
 #include "trainer/plan/settings.h"
 
 #include <algorithm>
@@ -62,10 +63,12 @@ std::vector<Sheet> read_list(const YamlNode& plan, const std::string& key, const
 void read_lists(PlanInput& in, const YamlNode& plan, const std::string& file, Errors& errors) {
   const auto whole = [](const Sheet& s, const char* key) { return static_cast<int64_t>(s.number(key)); };
   for (const Sheet& s : read_list(plan, "context", context_schema(), file, errors))
-    in.context.push_back({s.text("name"), whole(s, "seq_len"), whole(s, "global_batch"), whole(s, "steps"), whole(s, "cp"), whole(s, "pp"), whole(s, "ep"), s.text("schedule")});
+    in.context.push_back(
+        {s.text("name"), whole(s, "seq_len"), whole(s, "global_batch"), whole(s, "steps"), whole(s, "cp"), whole(s, "pp"), whole(s, "ep"), s.text("schedule")});
   for (const Sheet& s : read_list(plan, "fleet", fleet_schema(), file, errors))
     in.fleet.push_back({s.text("gpu"), s.text("source"), s.number("count"), s.number("server_per_gpu"), s.number("operation_per_gpu")});
-  for (const Sheet& s : read_list(plan, "published", published_schema(), file, errors)) in.published.push_back({s.text("item"), s.text("source"), s.number("value")});
+  for (const Sheet& s : read_list(plan, "published", published_schema(), file, errors))
+    in.published.push_back({s.text("item"), s.text("source"), s.number("value")});
 }
 
 struct Arguments {
@@ -75,10 +78,14 @@ struct Arguments {
 Arguments sort_arguments(const std::vector<std::string>& arguments) {
   Arguments a;
   for (const std::string& argument : arguments) {
-    if (argument.compare(0, 8, "cluster=") == 0) a.cluster = argument.substr(8);
-    else if (argument.compare(0, 8, "cluster.") == 0) a.cluster_overrides.push_back(argument.substr(8));
-    else if (argument.compare(0, 5, "plan.") == 0) a.plan_overrides.push_back(argument.substr(5));
-    else a.run_overrides.push_back(argument);
+    if (argument.compare(0, 8, "cluster=") == 0)
+      a.cluster = argument.substr(8);
+    else if (argument.compare(0, 8, "cluster.") == 0)
+      a.cluster_overrides.push_back(argument.substr(8));
+    else if (argument.compare(0, 5, "plan.") == 0)
+      a.plan_overrides.push_back(argument.substr(5));
+    else
+      a.run_overrides.push_back(argument);
   }
   return a;
 }
@@ -111,18 +118,47 @@ const std::vector<SheetKey>& plan_schema() {
       {"gpus", kCount, 0, 1e7, "0", "", "devices used; 0: all of the cluster"},
       {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: parallel.schedule"},
       {"chunks", kCount, 0, 64, "0", "", "stages a rank of the interleaved schedule; 0: parallel.vpp"},
-      {"stages", kWords, 0, 0, "[]", "", "what each stage holds: e embedding, a number of layers, m the MTP modules, h head, as [e3, 4, 4m, h]; []: as the trainer splits them"},
+      {"stages", kWords, 0, 0, "[]", "",
+       "what each stage holds: e embedding, a number of layers, m the MTP modules, h head, as [e3, 4, 4m, h]; []: as the trainer splits them"},
       {"flushes", kCount, 1, 1e6, "1", "", "times that the pipeline runs empty in a step (gradient accumulation around the pipeline)"},
       {"kv_heads", kCount, 0, 1e4, "0", "", "for other models: grouped-query attention with so many KV heads; 0: MLA"},
       {"precision", kText, 0, 0, "bf16", "", "operands of the linear layers", {"bf16", "fp8"}},
-      {"dispatch", kText, 0, 0, "hierarchical", "DeepSeek-V3 report, section 3.2.2", "hierarchical: a token crosses to a node once; flat: once for each expert", {"hierarchical", "flat"}},
+      {"dispatch",
+       kText,
+       0,
+       0,
+       "hierarchical",
+       "DeepSeek-V3 report, section 3.2.2",
+       "hierarchical: a token crosses to a node once; flat: once for each expert",
+       {"hierarchical", "flat"}},
       {"dispatch_precision", kText, 0, 0, "bf16", "", "payload of the forward dispatch and of the gradient dispatch", {"bf16", "fp8"}},
-      {"overlap", kText, 0, 0, "none", "", "none: exchanges are exposed; pairs: hidden in pairs (F & B of two micro-batches); all: also beside the neighbour's work in every F and B", {"none", "pairs", "all"}},
+      {"overlap",
+       kText,
+       0,
+       0,
+       "none",
+       "",
+       "none: exchanges are exposed; pairs: hidden in pairs (F & B of two micro-batches); all: also beside the neighbour's work in every F and B",
+       {"none", "pairs", "all"}},
       {"comm_sms", kCount, 0, 1e4, "0", "", "multiprocessors that the exchange kernels hold"},
-      {"p2p", kText, 0, 0, "overlapped", "", "stage-to-stage messages beside the computation, or between the chunks (as the published DualPipe code waits for them)", {"overlapped", "exposed"}},
+      {"p2p",
+       kText,
+       0,
+       0,
+       "overlapped",
+       "",
+       "stage-to-stage messages beside the computation, or between the chunks (as the published DualPipe code waits for them)",
+       {"overlapped", "exposed"}},
       {"grads_overlap", kFraction, 0, 1, "0", "", "part of the gradient and weight collectives that is hidden"},
       {"recompute", kWords, 0, 0, "[]", "", "recomputed in backward", {"norms", "mla_up", "swiglu", "experts", "attention", "full"}},
-      {"cache", kText, 0, 0, "bf16", "", "precision of saved activations that only weight gradients read (attention output: 12 bits with fp8)", {"bf16", "fp8"}},
+      {"cache",
+       kText,
+       0,
+       0,
+       "bf16",
+       "",
+       "precision of saved activations that only weight gradients read (attention output: 12 bits with fp8)",
+       {"bf16", "fp8"}},
       {"tp_overlap", kFraction, 0, 1, "0", "", "part of the tensor-parallel collectives that is hidden"},
       {"zero", kCount, 1, 3, "1", "", "1: optimizer state sharded; 2: main gradients too; 3: weights too (gathered for every chunk)"},
       {"grads", kText, 0, 0, "fp32", "Atoll's main gradients", "accumulated gradients", {"fp32", "bf16"}},
@@ -134,7 +170,8 @@ const std::vector<SheetKey>& plan_schema() {
       {"post_training_gpu_hours", kCount, 0, 1e12, "0", "", "supervised fine-tuning and reinforcement learning"},
       {"pretraining_gpu_hours", kCount, 0, 1e12, "0", "", "0: as predicted; else these instead of the prediction, for the money"},
       {"context_gpu_hours", kCount, 0, 1e12, "0", "", "0: as predicted; else these instead of the prediction, for the money"},
-      {"rd_multiple", kNone, 0, 1000, "3", "assumption: DeepSeek says that the headline leaves out prior research and ablations, not how much", "ablations, failed ideas and smaller runs, as a multiple of the run"},
+      {"rd_multiple", kNone, 0, 1000, "3", "assumption: DeepSeek says that the headline leaves out prior research and ablations, not how much",
+       "ablations, failed ideas and smaller runs, as a multiple of the run"},
       // ownership
       {"tco.years", kNone, 0.1, 50, "4", "SemiAnalysis, DeepSeek Debates (January 2025)", "life of the machines"},
       {"tco.utilisation", kFraction, 0.01, 1, "0.8", "assumption", "hours that the machines are in use / all hours"},
@@ -195,21 +232,25 @@ std::vector<std::string> layout_problems(const PlanInput& in) {
   const auto text = [](const auto&... parts) { return detail::concat(parts...); };
   if (gpus > in.cluster.gpus()) out.push_back(text("plan.gpus = ", gpus, ": the cluster has ", in.cluster.gpus()));
   if (gpus % group != 0) {
-    out.push_back(text(gpus, " GPUs are not divisible by pp=", m.pp, " x tp=", m.tp, " x cp=", m.cp, "; set plan.gpus=", std::max<int64_t>(group, gpus / group * group)));
+    out.push_back(
+        text(gpus, " GPUs are not divisible by pp=", m.pp, " x tp=", m.tp, " x cp=", m.cp, "; set plan.gpus=", std::max<int64_t>(group, gpus / group * group)));
     return out;
   }
   const int64_t dp = in.dp(), ranks = dp * m.tp * m.cp;
-  if (ranks % (static_cast<int64_t>(m.ep) * m.etp) != 0) out.push_back(text("ep=", m.ep, " x etp=", m.etp, " does not divide the ", ranks, " ranks of a pipeline stage (dp=", dp, " x tp x cp)"));
+  if (ranks % (static_cast<int64_t>(m.ep) * m.etp) != 0)
+    out.push_back(text("ep=", m.ep, " x etp=", m.etp, " does not divide the ", ranks, " ranks of a pipeline stage (dp=", dp, " x tp x cp)"));
   if (in.run.model.num_attention_heads % m.tp != 0) out.push_back(text("tp=", m.tp, " does not divide ", in.run.model.num_attention_heads, " attention heads"));
   const int64_t sequences = dp * in.run.train.micro_batch * static_cast<int64_t>(in.plan.number("flushes"));
   if (in.run.train.global_batch % sequences != 0)
-    out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch, " (x plan.flushes) = ", sequences));
+    out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch,
+                       " (x plan.flushes) = ", sequences));
   return out;
 }
 
 std::string plan_reference() {
   std::string out = "| key | default | meaning |\n|---|---|---|\n";
-  for (const SheetKey& k : plan_schema()) out += "| plan." + k.name + " | " + (k.fallback.empty() ? "-" : k.fallback) + (k.source.empty() ? "" : " (" + k.source + ")") + " | " + k.doc + " |\n";
+  for (const SheetKey& k : plan_schema())
+    out += "| plan." + k.name + " | " + (k.fallback.empty() ? "-" : k.fallback) + (k.source.empty() ? "" : " (" + k.source + ")") + " | " + k.doc + " |\n";
   return out;
 }
 

@@ -1,5 +1,5 @@
-// What `atoll plan` is asked: a recipe (or a preset) with its `plan:` section, a cluster, a calibration. Policy: everything that the planner assumes is a named quantity here, with the
-// default's source; a recipe's model, batch and layout are the trainer's own configuration.
+// What `atoll plan` is asked: a recipe (or a preset) with its `plan:` section, a cluster, a calibration. Policy: everything that the planner assumes is a named
+// quantity here, with the default's source; a recipe's model, batch and layout are the trainer's own configuration.
 #pragma once
 #include <optional>
 #include <string>
@@ -40,7 +40,9 @@ struct PlanInput {
   int chunks() const;  // stages a rank
 };
 
-struct PlanFolders { std::string recipes, clusters, calibration; };
+struct PlanFolders {
+  std::string recipes, clusters, calibration;
+};
 const std::vector<SheetKey>& plan_schema();
 // what: FOLDER/NAME.yaml by name, a file.yaml, or a model preset. arguments: cluster=NAME, cluster.KEY=..., plan.KEY=..., and keys of the run configuration.
 PlanInput load_plan(const std::string& what, const std::vector<std::string>& arguments, const PlanFolders& folders);

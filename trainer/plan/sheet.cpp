@@ -24,7 +24,8 @@ std::vector<Suffix> suffixes(Unit unit) {
   switch (unit) {
     case Unit::kCount: return {{"", 1}, {"K", 1e3}, {"M", 1e6}, {"B", 1e9}, {"T", 1e12}};
     case Unit::kFraction: return {{"", 1}, {"%", 0.01}};
-    case Unit::kBytes: return {{"GB", 1e9}, {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"TB", 1e12}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}, {"TiB", 1099511627776}};
+    case Unit::kBytes:
+      return {{"GB", 1e9}, {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"TB", 1e12}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}, {"TiB", 1099511627776}};
     case Unit::kBandwidth: return {{"GB/s", 1e9}, {"B/s", 1}, {"MB/s", 1e6}, {"TB/s", 1e12}, {"Gb/s", 1.25e8}, {"Tb/s", 1.25e11}};
     case Unit::kFlops: return {{"TFLOPS", 1e12}, {"GFLOPS", 1e9}, {"PFLOPS", 1e15}};
     case Unit::kSeconds: return {{"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}, {"min", 60}, {"h", 3600}, {"days", 86400}, {"years", 31557600}};
@@ -80,7 +81,8 @@ class Reader {
       return fail(place.empty() ? at(node) : place, path + ": no such key" + (near.empty() ? "" : "; did you mean " + near + "?"));
     }
     if (node.kind == YamlNode::Kind::kNull) return;
-    if (node.kind != YamlNode::Kind::kMap) return fail(place.empty() ? at(node) : place, (path.empty() ? "" : path + ": ") + "expected keys below it, found " + to_string(node));
+    if (node.kind != YamlNode::Kind::kMap)
+      return fail(place.empty() ? at(node) : place, (path.empty() ? "" : path + ": ") + "expected keys below it, found " + to_string(node));
     for (const auto& [name, child] : node.entries) walk(path.empty() ? name : path + "." + name, child, place);
   }
   void finish() {
@@ -114,15 +116,19 @@ class Reader {
 
   void take(const SheetKey& key, const YamlNode& given, const std::string& place) {
     const bool is_override = place == "(command line)";
-    if (const auto old = sheet.all().find(key.name); old != sheet.all().end() && !is_override) return fail(place, key.name + ": duplicate key, first given at " + old->second.place);
+    if (const auto old = sheet.all().find(key.name); old != sheet.all().end() && !is_override)
+      return fail(place, key.name + ": duplicate key, first given at " + old->second.place);
     YamlNode node = given;
     std::string source;
     if (node.kind == YamlNode::Kind::kMap) {
       const YamlNode* value = nullptr;
       for (const auto& [name, child] : given.entries) {
-        if (name == "value") value = &child;
-        else if (name == "source") source = child.text;
-        else fail(at(child), key.name + "." + name + ": no such key; a value may be {value: x, source: text}");
+        if (name == "value")
+          value = &child;
+        else if (name == "source")
+          source = child.text;
+        else
+          fail(at(child), key.name + "." + name + ": no such key; a value may be {value: x, source: text}");
       }
       if (value == nullptr) return fail(place, key.name + ": expected " + expected(key.unit));
       node = *value;
@@ -140,7 +146,9 @@ class Reader {
 
   static std::string parse(const SheetKey& key, const YamlNode& node, Value& v) {
     v.unit = key.unit;
-    const auto is_allowed = [&](const std::string& word) { return key.words.empty() || std::find(key.words.begin(), key.words.end(), word) != key.words.end(); };
+    const auto is_allowed = [&](const std::string& word) {
+      return key.words.empty() || std::find(key.words.begin(), key.words.end(), word) != key.words.end();
+    };
     std::string choices;
     for (const std::string& w : key.words) choices += (choices.empty() ? "" : ", ") + w;
     if (key.unit == Unit::kWords) {
@@ -187,7 +195,8 @@ void throw_errors(const std::string& name, const Errors& errors) {
   throw ConfigError(text);
 }
 
-Sheet read_sheet(const std::vector<SheetKey>& schema, const YamlNode& root, const std::string& file, const std::vector<std::string>& overrides, Errors& errors) {
+Sheet read_sheet(const std::vector<SheetKey>& schema, const YamlNode& root, const std::string& file, const std::vector<std::string>& overrides,
+                 Errors& errors) {
   Reader reader(schema, file, errors);
   reader.walk("", root, "");
   for (const std::string& argument : overrides) {
@@ -198,8 +207,10 @@ Sheet read_sheet(const std::vector<SheetKey>& schema, const YamlNode& root, cons
     }
     std::vector<YamlProblem> problems;
     YamlNode node = read_yaml(argument.substr(equals + 1), problems);
-    if (!problems.empty()) errors.push_back("(command line): " + argument + ": " + problems[0].what);
-    else reader.walk(argument.substr(0, equals), node, "(command line)");
+    if (!problems.empty())
+      errors.push_back("(command line): " + argument + ": " + problems[0].what);
+    else
+      reader.walk(argument.substr(0, equals), node, "(command line)");
   }
   reader.finish();
   return reader.sheet;
@@ -216,7 +227,8 @@ std::string parse_number(const std::string& text, Unit unit, double& out) {
   const char* begin = digits.c_str();
   char* end = nullptr;
   const double number = std::strtod(begin, &end);
-  const bool is_plain = end != begin && (std::isdigit(static_cast<unsigned char>(*begin)) || *begin == '-' || *begin == '.') && digits.find_first_of("xX") == std::string::npos;
+  const bool is_plain =
+      end != begin && (std::isdigit(static_cast<unsigned char>(*begin)) || *begin == '-' || *begin == '.') && digits.find_first_of("xX") == std::string::npos;
   if (!is_plain || !std::isfinite(number)) return "expected " + expected(unit);
   std::string rest = end;
   rest.erase(0, rest.find_first_not_of(' ') == std::string::npos ? rest.size() : rest.find_first_not_of(' '));
@@ -241,7 +253,11 @@ std::string show(double v, Unit unit) {
     case Unit::kFlops: return scaled({{"PFLOPS", 1e15}, {"TFLOPS", 1e12}, {"GFLOPS", 1e9}}, "FLOPS");
     case Unit::kSeconds: return scaled({{"years", 31557600}, {"days", 86400}, {"h", 3600}, {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}}, "s");
     case Unit::kWatts: return scaled({{"MW", 1e6}, {"kW", 1e3}}, "W");
-    case Unit::kDollars: return std::abs(v) >= 1e9 ? fmt::format("${:.4g} B", v / 1e9) : std::abs(v) >= 1e6 ? fmt::format("${:.4g} M", v / 1e6) : std::abs(v) >= 1e4 ? fmt::format("${:.4g} K", v / 1e3) : fmt::format("${:.2f}", v);
+    case Unit::kDollars:
+      return std::abs(v) >= 1e9   ? fmt::format("${:.4g} B", v / 1e9)
+             : std::abs(v) >= 1e6 ? fmt::format("${:.4g} M", v / 1e6)
+             : std::abs(v) >= 1e4 ? fmt::format("${:.4g} K", v / 1e3)
+                                  : fmt::format("${:.2f}", v);
     case Unit::kDollarsPerHour: return fmt::format("${:.2f}/h", v);
     case Unit::kDollarsPerKwh: return fmt::format("${:.3f}/kWh", v);
     case Unit::kSwitch: return v != 0 ? "true" : "false";

@@ -1,5 +1,6 @@
-// A sheet: named quantities of a data file (a cluster, a plan), each with unit, limits, default, meaning and the source of its value. One table reads, documents and explains it.
-// Policy: strict: every value has its unit, nothing is guessed, all errors are collected with file:line; a value may be written `x` or `{value: x, source: "where from"}`.
+// A sheet: named quantities of a data file (a cluster, a plan), each with unit, limits, default, meaning and the source of its value. One table reads,
+// documents and explains it. Policy: strict: every value has its unit, nothing is guessed, all errors are collected with file:line; a value may be written `x`
+// or `{value: x, source: "where from"}`.
 #pragma once
 #include <map>
 #include <string>

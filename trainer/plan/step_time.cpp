@@ -46,12 +46,15 @@ std::vector<StageParameters> rank_parameters(const PlanInput& in, const Priced& 
   return out;
 }
 
-// A reduce-scatter or all-gather of `bytes` a rank over ranks that are `stride` apart: all members of a node share the links to other nodes, and pass on inside.
+// A reduce-scatter or all-gather of `bytes` a rank over ranks that are `stride` apart: all members of a node share the links to other nodes, and pass on
+// inside.
 double collective_seconds(const Cluster& cluster, double bytes, double group, double stride) {
   const double local = std::clamp(static_cast<double>(cluster.gpus_per_node) / stride, 1.0, group), nodes = group / local;
   return std::max(bytes * (local - 1) / local / cluster.intra.rate(), bytes * (nodes - 1) / nodes / (cluster.inter.rate() * local));
 }
-double dense_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) { return collective_seconds(in.cluster, bytes, g.dense_group, p.tp); }
+double dense_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) {
+  return collective_seconds(in.cluster, bytes, g.dense_group, p.tp);
+}
 double expert_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) {
   return collective_seconds(in.cluster, bytes, g.expert_group, static_cast<double>(p.ep) * p.etp);
 }
@@ -63,10 +66,12 @@ void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Led
   for (const StageParameters& p : s.parameters) {
     const double seconds = dense_seconds(in, s.priced, p.shared, g) + expert_seconds(in, s.priced, p.experts, g);  // for one byte an element
     const double owned = p.shared / g.dense_group + p.experts / g.expert_group;
-    const double times = in.plan.number("zero") >= 2 ? static_cast<double>(s.priced.flushes) : 1;  // sharded gradients are reduced every time the pipeline runs empty
+    const double times =
+        in.plan.number("zero") >= 2 ? static_cast<double>(s.priced.flushes) : 1;  // sharded gradients are reduced every time the pipeline runs empty
     s.reduce = std::max(s.reduce, times * shown * grad_bytes * seconds);
     s.gather = std::max(s.gather, shown * 2 * seconds);
-    s.update = std::max(s.update, owned * (grad_bytes * 2 + 8 + 2 * moment_bytes + 2) / (in.cluster.memory_bandwidth * in.calibration.glue_of("optimizer").fraction));
+    s.update =
+        std::max(s.update, owned * (grad_bytes * 2 + 8 + 2 * moment_bytes + 2) / (in.cluster.memory_bandwidth * in.calibration.glue_of("optimizer").fraction));
   }
   if (ledger == nullptr) return;
   double shared = 0, experts = 0;
@@ -74,13 +79,18 @@ void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Led
     shared = std::max(shared, p.shared);
     experts = std::max(experts, p.experts);
   }
-  ledger->put("rank.shared_parameters", shared, Unit::kCount, "of the fullest rank: attention, dense and shared MLPs, norms, router, embedding and head, of all of its stages");
+  ledger->put("rank.shared_parameters", shared, Unit::kCount,
+              "of the fullest rank: attention, dense and shared MLPs, norms, router, embedding and head, of all of its stages");
   ledger->put("rank.expert_parameters", experts, Unit::kCount, "of the fullest rank: routed experts of all of its stages / ep");
-  const std::vector<std::string> inputs = {"rank.shared_parameters", "rank.expert_parameters", "cluster.links.inter.bandwidth", "cluster.links.inter.usable", "plan.grads_overlap", "plan.grads"};
-  ledger->put("optimizer.reduce", s.reduce, Unit::kSeconds, detail::concat("gradients to their owners, over ", g.dense_group, " ranks (experts: ", g.expert_group, "), exposed after the last backward"), inputs);
+  const std::vector<std::string> inputs = {"rank.shared_parameters",     "rank.expert_parameters", "cluster.links.inter.bandwidth",
+                                           "cluster.links.inter.usable", "plan.grads_overlap",     "plan.grads"};
+  ledger->put("optimizer.reduce", s.reduce, Unit::kSeconds,
+              detail::concat("gradients to their owners, over ", g.dense_group, " ranks (experts: ", g.expert_group, "), exposed after the last backward"),
+              inputs);
   ledger->put("optimizer.gather", s.gather, Unit::kSeconds, "BF16 weights back to all of these ranks", inputs);
   ledger->put("optimizer.update", s.update, Unit::kSeconds, "AdamW of the owned rows: bytes / reached memory bandwidth", {"cluster.gpu.memory_bandwidth"});
-  ledger->put("optimizer", s.reduce + s.gather + s.update, Unit::kSeconds, "reduce + update + gather", {"optimizer.reduce", "optimizer.update", "optimizer.gather"});
+  ledger->put("optimizer", s.reduce + s.gather + s.update, Unit::kSeconds, "reduce + update + gather",
+              {"optimizer.reduce", "optimizer.update", "optimizer.gather"});
 }
 
 // ZeRO-3: a stage's weights are gathered before F and before B, gradients reduced after B, of every micro-batch, beside the computation.
@@ -161,8 +171,10 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   std::vector<std::string> all = f_parts;
   all.insert(all.end(), b_parts.begin(), b_parts.end() - 1);
   ledger.put("chunk.pair", widest, Unit::kSeconds, "F and full B of the slowest stage, overlapped: two streams in the order of the trace", all);
-  ledger.put("message", s.message, Unit::kSeconds, "one boundary activation or gradient: " + show(model.message_bytes(), Unit::kBytes), {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "plan.p2p"});
-  const std::string of = detail::concat("schedule ", s.schedule.name, ", ", s.schedule.num_stages, " stages on ", s.schedule.num_ranks, " ranks, ", s.priced.num_microbatches(), " micro-batches: ");
+  ledger.put("message", s.message, Unit::kSeconds, "one boundary activation or gradient: " + show(model.message_bytes(), Unit::kBytes),
+             {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "plan.p2p"});
+  const std::string of = detail::concat("schedule ", s.schedule.name, ", ", s.schedule.num_stages, " stages on ", s.schedule.num_ranks, " ranks, ",
+                                        s.priced.num_microbatches(), " micro-batches: ");
   const std::vector<std::string> chunks = {"chunk.forward", "chunk.backward", "chunk.weight", "chunk.pair", "message"};
   ledger.put("pipeline", s.pipeline, Unit::kSeconds, of + "simulated from the first action to the last", chunks);
   ledger.put("solo_forward", s.forward, Unit::kSeconds, of + "time in F alone, mean over ranks", chunks);
@@ -170,9 +182,11 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   ledger.put("solo_weight", s.weight, Unit::kSeconds, of + "time in W alone, mean over ranks", chunks);
   ledger.put("pairs", s.pairs, Unit::kSeconds, of + detail::concat("time in overlapped pairs, mean over ranks; ", s.pair_count, " pairs"), chunks);
   ledger.put("bubble", s.bubble, Unit::kSeconds, of + "idle time, mean over ranks", {"pipeline", "solo_forward", "solo_backward", "solo_weight", "pairs"});
-  ledger.put("exposed", s.exposed, Unit::kSeconds, "exchanges in chunks that run alone, of the rank that waits most", {"layer.dispatch", "layer.combine", "layer.grad_dispatch", "layer.grad_combine"});
+  ledger.put("exposed", s.exposed, Unit::kSeconds, "exchanges in chunks that run alone, of the rank that waits most",
+             {"layer.dispatch", "layer.combine", "layer.grad_dispatch", "layer.grad_combine"});
   ledger.put("step_time", s.step, Unit::kSeconds, "pipeline + optimizer", {"pipeline", "optimizer"});
-  ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount, detail::concat("train.global_batch ", s.priced.global_batch, " x data.seq_len ", s.priced.seq_len));
+  ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount,
+             detail::concat("train.global_batch ", s.priced.global_batch, " x data.seq_len ", s.priced.seq_len));
   ledger.put("gpus", static_cast<double>(in.gpus()), Unit::kCount, "devices used", {"plan.gpus", "cluster.nodes", "cluster.gpus_per_node"});
   ledger.put("tokens_per_gpu_second", s.tokens_per_gpu_second, Unit::kNone, "tokens_per_step / step_time / gpus", {"tokens_per_step", "step_time", "gpus"});
 }
@@ -198,7 +212,8 @@ Priced context_stage(const PlanInput& in, const ContextStage& stage) {
   if (!stage.schedule.empty()) p.schedule = stage.schedule;
   const int64_t group = static_cast<int64_t>(p.pp) * p.tp * p.cp;
   if (in.gpus() % group != 0 || in.gpus() / group < 1 || stage.global_batch % (in.gpus() / group) != 0)
-    throw ConfigError(detail::concat("plan.context ", stage.name, ": ", in.gpus(), " GPUs / (pp ", p.pp, " x tp ", p.tp, " x cp ", p.cp, ") must be whole and divide its batch of ", stage.global_batch, " sequences"));
+    throw ConfigError(detail::concat("plan.context ", stage.name, ": ", in.gpus(), " GPUs / (pp ", p.pp, " x tp ", p.tp, " x cp ", p.cp,
+                                     ") must be whole and divide its batch of ", stage.global_batch, " sequences"));
   p.dp = in.gpus() / group;
   return p;
 }
@@ -220,18 +235,25 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
     StageSpec spec;
     int64_t n = 0;
     for (const char ch : word) {
-      if (ch == 'e') spec.has_embedding = ++embeddings > 0;
-      else if (ch == 'h') spec.has_head = ++heads > 0;
-      else if (ch == 'm') mtp += spec.mtp = c.num_nextn_predict_layers;
-      else if (ch >= '0' && ch <= '9') n = 10 * n + ch - '0';
-      else throw ConfigError("plan.stages: '" + word + "': expected e, a number of layers, m, h, as e3 or 4m");
+      if (ch == 'e')
+        spec.has_embedding = ++embeddings > 0;
+      else if (ch == 'h')
+        spec.has_head = ++heads > 0;
+      else if (ch == 'm')
+        mtp += spec.mtp = c.num_nextn_predict_layers;
+      else if (ch >= '0' && ch <= '9')
+        n = 10 * n + ch - '0';
+      else
+        throw ConfigError("plan.stages: '" + word + "': expected e, a number of layers, m, h, as e3 or 4m");
     }
     spec.layers = {at, at + n};
     at += n;
     specs.push_back(spec);
   }
-  if (static_cast<int>(specs.size()) != num_stages || at != c.num_hidden_layers || embeddings != 1 || heads != 1 || mtp != c.num_nextn_predict_layers || !specs.front().has_embedding || !specs.back().has_head)
-    throw ConfigError(detail::concat("plan.stages: ", specs.size(), " stages with ", at, " layers; the schedule has ", num_stages, " stages, the model ", c.num_hidden_layers,
+  if (static_cast<int>(specs.size()) != num_stages || at != c.num_hidden_layers || embeddings != 1 || heads != 1 || mtp != c.num_nextn_predict_layers ||
+      !specs.front().has_embedding || !specs.back().has_head)
+    throw ConfigError(detail::concat("plan.stages: ", specs.size(), " stages with ", at, " layers; the schedule has ", num_stages, " stages, the model ",
+                                     c.num_hidden_layers,
                                      " layers; the first stage has the one e, the last the one h, and there is one m if the model has MTP"));
   return specs;
 }
@@ -239,9 +261,11 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
 StepPrediction predict_step(const PlanInput& in, const Priced& priced, Ledger* ledger) {
   StepPrediction s;
   s.priced = priced;
-  const std::shared_ptr<const Schedule> custom = priced.schedule == in.run.parallel.schedule ? custom_schedule(in.run) : nullptr;  // parallel.schedule may name a file
+  const std::shared_ptr<const Schedule> custom =
+      priced.schedule == in.run.parallel.schedule ? custom_schedule(in.run) : nullptr;  // parallel.schedule may name a file
   if (custom && (custom->num_ranks != priced.pp || custom->num_microbatches != priced.num_microbatches()))
-    throw ConfigError(detail::concat("the schedule of ", priced.schedule, " is for ", custom->num_ranks, " ranks and ", custom->num_microbatches, " micro-batches, not ", priced.pp, " and ", priced.num_microbatches()));
+    throw ConfigError(detail::concat("the schedule of ", priced.schedule, " is for ", custom->num_ranks, " ranks and ", custom->num_microbatches,
+                                     " micro-batches, not ", priced.pp, " and ", priced.num_microbatches()));
   s.schedule = custom ? *custom : build_schedule(priced.schedule, priced.pp, static_cast<int>(priced.num_microbatches()), priced.chunks);
   s.specs = stage_specs(in, priced, s.schedule.num_stages);
   s.parameters = rank_parameters(in, priced, s.schedule, s.specs);

@@ -29,7 +29,7 @@ struct StepPrediction {
   Priced priced;
   Schedule schedule;
   Simulation simulation;
-  std::vector<StageSpec> specs;             // [stage]
+  std::vector<StageSpec> specs;  // [stage]
   std::vector<StageTimes> stages;
   std::vector<StageParameters> parameters;  // [rank], all of its stages
   double pipeline = 0, reduce = 0, gather = 0, update = 0, step = 0;

@@ -43,7 +43,8 @@ TEST_CASE("A dry run refuses what a start refuses", "[plan]") {
   CHECK_THAT(error_text([] { dry_run(recipe("debug"), 0); }), Contains("world=0 must be at least 1"));
   CHECK_THAT(error_text([] { dry_run(recipe("debug", {"parallel.pp=2"}), 5); }), Contains("5 ranks are not divisible by pp=2"));
   CHECK_THAT(error_text([] { dry_run(recipe("debug", {"parallel.ep=3"}), 4); }), Contains("is not divisible by ep=3"));
-  CHECK_THAT(error_text([] { dry_run(recipe("deepseek-v3"), 4096); }), Contains("micro-batches") && Contains("dualpipe"));  // 60 in a step, but 16 while the batch grows
+  CHECK_THAT(error_text([] { dry_run(recipe("deepseek-v3"), 4096); }),
+             Contains("micro-batches") && Contains("dualpipe"));  // 60 in a step, but 16 while the batch grows
   const DryRun tight = dry_run(recipe("debug", {"parallel.pp=2", "memory.activations=64KiB"}), 2);
   CHECK_THAT(dry_run_text(tight), Contains("memory.activations = 65.54 KB: the fullest rank needs"));
 }

@@ -40,7 +40,12 @@ std::vector<MicroBatch> even_batches(const ModelConfig& model, int num, int64_t 
   return batches;
 }
 
-struct Layout { int world, pp, ep; std::string schedule; DType storage; int vpp = 1, halves = 1; };
+struct Layout {
+  int world, pp, ep;
+  std::string schedule;
+  DType storage;
+  int vpp = 1, halves = 1;
+};
 
 // Rows are dealt evenly by hand, so that what each rank receives is known before: expert (t + k) mod E of token t.
 void deal_rows(Engine& engine) {
@@ -55,9 +60,11 @@ void deal_rows(Engine& engine) {
 }  // namespace
 
 TEST_CASE("The memory model says what every segment of every rank holds, to the byte where timing has no part", "[plan]") {
-  const Layout layout = GENERATE(Layout{1, 1, 1, "1f1b", DType::kBF16}, Layout{1, 1, 1, "gpipe", DType::kF32}, Layout{2, 2, 1, "1f1b", DType::kBF16}, Layout{2, 1, 2, "1f1b", DType::kBF16},
-                                 Layout{4, 2, 2, "1f1b", DType::kBF16}, Layout{4, 2, 1, "gpipe", DType::kF64}, Layout{4, 4, 1, "1f1b-w-last", DType::kF32}, Layout{2, 2, 1, "dualpipe", DType::kBF16}, Layout{4, 2, 2, "dualpipev", DType::kBF16},
-                                 Layout{2, 2, 1, "interleaved", DType::kBF16, 2}, Layout{4, 2, 2, "zb-h1", DType::kF32}, Layout{2, 2, 1, "1f1b", DType::kBF16, 1, 2});
+  const Layout layout =
+      GENERATE(Layout{1, 1, 1, "1f1b", DType::kBF16}, Layout{1, 1, 1, "gpipe", DType::kF32}, Layout{2, 2, 1, "1f1b", DType::kBF16},
+               Layout{2, 1, 2, "1f1b", DType::kBF16}, Layout{4, 2, 2, "1f1b", DType::kBF16}, Layout{4, 2, 1, "gpipe", DType::kF64},
+               Layout{4, 4, 1, "1f1b-w-last", DType::kF32}, Layout{2, 2, 1, "dualpipe", DType::kBF16}, Layout{4, 2, 2, "dualpipev", DType::kBF16},
+               Layout{2, 2, 1, "interleaved", DType::kBF16, 2}, Layout{4, 2, 2, "zb-h1", DType::kF32}, Layout{2, 2, 1, "1f1b", DType::kBF16, 1, 2});
   const int64_t S = 64;
   const int num = 4;
   EngineOptions o;
@@ -80,21 +87,26 @@ TEST_CASE("The memory model says what every segment of every rank holds, to the 
     const StepResult r = engine.train_step(batches, plan);
     ATOLL_CHECK(r.applied, r.reason);
     const double rows = static_cast<double>(S * o.model.num_experts_per_tok);
-    const plan::RankForecast f = plan::forecast_rank(o, schedule, manifest, world.size(), world.rank(), {.tokens = S, .sequences = 1, .num_microbatches = num, .rows_received = rows});
+    const plan::RankForecast f =
+        plan::forecast_rank(o, schedule, manifest, world.size(), world.rank(), {.tokens = S, .sequences = 1, .num_microbatches = num, .rows_received = rows});
     Memory& m = engine.ctx().memory;
     const double message = static_cast<double>(S * o.model.hidden_size) * static_cast<double>(size_of(o.storage));
     const auto close = [&](const char* what, double predicted, int64_t measured, double slack) {
-      ATOLL_CHECK(predicted - slack <= static_cast<double>(measured) && static_cast<double>(measured) <= predicted + slack, what, " of rank ", world.rank(), ": predicted ", predicted, ", measured ", measured);
+      ATOLL_CHECK(predicted - slack <= static_cast<double>(measured) && static_cast<double>(measured) <= predicted + slack, what, " of rank ", world.rank(),
+                  ": predicted ", predicted, ", measured ", measured);
     };
     close("weights", static_cast<double>(f.persistent.weights), m.weights.high_water(), 0);
     close("main grads", static_cast<double>(f.persistent.grads), m.grads.high_water(), 0);
     close("optimizer", static_cast<double>(f.persistent.optimizer), m.optimizer.high_water(), 0);
     close("comm", static_cast<double>(f.persistent.comm), m.comm.high_water(), 0);
-    close("activations", f.peaks.activations.bytes, m.activations.high_water(), layout.pp > 1 ? 2 * message : 0);  // a sent boundary is let go when its receiver has it
-    close("routed", f.peaks.routed.bytes, m.routed.high_water(), layout.ep > 1 ? 0.03 * f.peaks.routed.bytes : 0);  // MTP's rows are one fewer: not dealt quite evenly
+    close("activations", f.peaks.activations.bytes, m.activations.high_water(),
+          layout.pp > 1 ? 2 * message : 0);  // a sent boundary is let go when its receiver has it
+    close("routed", f.peaks.routed.bytes, m.routed.high_water(),
+          layout.ep > 1 ? 0.03 * f.peaks.routed.bytes : 0);  // MTP's rows are one fewer: not dealt quite evenly
     const int64_t wire = r.bytes_sent - r.dispatch_bytes - r.combine_bytes;
-    ATOLL_CHECK(f.wire_fixed == wire, "rank ", world.rank(), " sent ", wire, " bytes beside the routed rows, predicted ", f.wire_fixed, ": boundary ", f.wire_boundary, ", reduce ", f.wire_reduce, ", gather ",
-                f.wire_gather, ", counts ", f.wire_counts, ", small ", f.wire_small, ", embedding ", f.wire_embedding);
+    ATOLL_CHECK(f.wire_fixed == wire, "rank ", world.rank(), " sent ", wire, " bytes beside the routed rows, predicted ", f.wire_fixed, ": boundary ",
+                f.wire_boundary, ", reduce ", f.wire_reduce, ", gather ", f.wire_gather, ", counts ", f.wire_counts, ", small ", f.wire_small, ", embedding ",
+                f.wire_embedding);
     const int64_t row = o.model.hidden_size * static_cast<int64_t>(size_of(o.storage)), weight = static_cast<int64_t>(size_of(acc_dtype(o.storage)));
     ATOLL_CHECK(r.dispatch_bytes % (2 * row + weight) == 0, "dispatched ", r.dispatch_bytes, " bytes: no whole number of rows of ", 2 * row + weight);
   });

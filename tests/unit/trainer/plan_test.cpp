@@ -1,4 +1,5 @@
-// The planner: its data files, the arithmetic of shapes, DeepSeek-V3's published step, memory and money. Figures that were published are written out here, not computed.
+// The planner: its data files, the arithmetic of shapes, DeepSeek-V3's published step, memory and money. Figures that were published are written out here, not
+// computed.
 #include <catch2/catch.hpp>
 #include <cmath>
 
@@ -41,7 +42,8 @@ TEST_CASE("Every shipped cluster and calibration is read, and every figure of a 
     CHECK(k.gpu == c.gpu);
     for (const char* pass : {"forward", "input", "weight"}) CHECK(k.find("gemm", pass, "bf16", 4096, 7168, 7168, c.sms).flops > 0);
     for (const Rate& r : k.rates) CHECK(!r.source.empty());
-    for (const char* key : {"gpu.bf16", "gpu.fp8", "gpu.memory", "links.intra.bandwidth", "links.inter.bandwidth", "prices.gpu_hour"}) CHECK(!c.sheet.at(key).source.empty());
+    for (const char* key : {"gpu.bf16", "gpu.fp8", "gpu.memory", "links.intra.bandwidth", "links.inter.bandwidth", "prices.gpu_hour"})
+      CHECK(!c.sheet.at(key).source.empty());
   }
 }
 
@@ -50,16 +52,25 @@ TEST_CASE("A wrong cluster file is refused with its line, and with what would be
   CHECK_THAT(cluster_error("bf16: {value: 989 TFLOPS", "bf16: {value: 989"), Contains("c.yaml:8: gpu.bf16 = 989: expected a number with its unit"));
   CHECK_THAT(cluster_error("fp8: {value: 1979 TFLOPS", "fp8: {value: 79 TFLOPS"), Contains("c.yaml:9: gpu.fp8 = 79 TFLOPS: slower than gpu.bf16"));
   CHECK_THAT(cluster_error("bandwidth: {value: 50 GB/s", "bandwidth: {value: 500 GB/s"), Contains("are they swapped?"));
-  CHECK_THAT(cluster_error("usable: {value: 0.8, source: \"arXiv 2505.09343, section 4.3: about 160", "usable: {value: 1.8, source: \"arXiv"), Contains("links.intra.usable = 1.8: out of range"));
-  CHECK_THAT(cluster_error("gpus_per_node: 8", "gpus_per_nod: 8"), Contains("no such key; did you mean gpus_per_node?") && Contains("gpus_per_node is missing"));
+  CHECK_THAT(cluster_error("usable: {value: 0.8, source: \"arXiv 2505.09343, section 4.3: about 160", "usable: {value: 1.8, source: \"arXiv"),
+             Contains("links.intra.usable = 1.8: out of range"));
+  CHECK_THAT(cluster_error("gpus_per_node: 8", "gpus_per_nod: 8"),
+             Contains("no such key; did you mean gpus_per_node?") && Contains("gpus_per_node is missing"));
   CHECK_THAT(cluster_error("  power: {value: 700 W", "  memory: 3 GB\n  power: {value: 700 W"), Contains("gpu.memory: duplicate key"));
   CHECK_THAT(cluster_error("  power: {value: 700 W", "  power: {value: 7 kW"), Contains("power.node = 10.2 kW: less than its GPUs'"));
   CHECK_THAT(error_text([] { load_cluster("h80-2048", kFolders.clusters); }), Contains("did you mean h800-2048?"));
   CHECK_THAT(error_text([] { v3({"plan.recompte=[]"}); }), Contains("did you mean recompute?"));
   CHECK_THAT(error_text([] { v3({"plan.recompute=[norm]"}); }), Contains("is not one of norms"));
   CHECK_THAT(error_text([] { v3({"parallel.pp=6"}); }), Contains("2048 GPUs are not divisible by pp=6"));
-  CHECK_THAT(error_text([] { parse_calibration("gpu: x\nrates:\n  - {op: gem, pass: forward, precision: fp8, m: 1, n: 1, k: 1, rate: 1 TFLOPS, sms: 1, source: me}\n", "k.yaml"); }), Contains("k.yaml:3: op = gem"));
-  CHECK_THAT(error_text([] { parse_calibration("gpu: x\nrates:\n  - {op: gemm, pass: forward, precision: fp8, m: 1, n: 1, k: 1, rate: 1 TFLOPS, sms: 1}\n", "k.yaml"); }), Contains("needs op") && Contains("source"));
+  CHECK_THAT(error_text([] {
+               parse_calibration("gpu: x\nrates:\n  - {op: gem, pass: forward, precision: fp8, m: 1, n: 1, k: 1, rate: 1 TFLOPS, sms: 1, source: me}\n",
+                                 "k.yaml");
+             }),
+             Contains("k.yaml:3: op = gem"));
+  CHECK_THAT(error_text([] {
+               parse_calibration("gpu: x\nrates:\n  - {op: gemm, pass: forward, precision: fp8, m: 1, n: 1, k: 1, rate: 1 TFLOPS, sms: 1}\n", "k.yaml");
+             }),
+             Contains("needs op") && Contains("source"));
 }
 
 TEST_CASE("Numbers are read with their units and written back as people write them", "[plan]") {
@@ -129,8 +140,8 @@ TEST_CASE("A token of DeepSeek-V3 crosses to 3.5 other nodes, and the published 
 TEST_CASE("A layer's phases take what DeepSeek's trace shows", "[plan]") {
   const PlanInput in = v3();
   const ChunkModel model(in, {4096, 1, 1, 1, 64, 1, 128, 16});
-  const std::pair<WorkPhase, double> spans[] = {{WorkPhase::kAttnForward, 4.4e-3}, {WorkPhase::kMlpBackward, 5.5e-3}, {WorkPhase::kMlpWeight, 5.1e-3},
-                                                {WorkPhase::kMlpForward, 4.4e-3}, {WorkPhase::kAttnBackward, 9.6e-3}, {WorkPhase::kAttnWeight, 2.4e-3}};
+  const std::pair<WorkPhase, double> spans[] = {{WorkPhase::kAttnForward, 4.4e-3}, {WorkPhase::kMlpBackward, 5.5e-3},  {WorkPhase::kMlpWeight, 5.1e-3},
+                                                {WorkPhase::kMlpForward, 4.4e-3},  {WorkPhase::kAttnBackward, 9.6e-3}, {WorkPhase::kAttnWeight, 2.4e-3}};
   for (const auto& [phase, seconds] : spans) {
     INFO(name_of(phase));
     CHECK(model.moe().of(phase) == Approx(seconds).epsilon(0.04));  // the trace's rank had 5 % fewer routed rows in F
@@ -161,7 +172,8 @@ TEST_CASE("DeepSeek-V3's published step, hours and dollars are met within 10 %, 
   CHECK(l.value("step_time") == Approx(19.926).epsilon(0.1));
   CHECK(l.value("gpu_hours_per_trillion") == Approx(180e3).epsilon(0.1));
   CHECK(l.value("cost.pretraining") == Approx(5.328e6).epsilon(0.1));
-  CHECK(r.step.pair_count == Approx((2.0 * (97 + 98 + 99 + 100 + 101 + 102 + 103 + 103) ) / 16));  // 97..103 pairs; the two middle ranks run their first unpaired
+  CHECK(r.step.pair_count ==
+        Approx((2.0 * (97 + 98 + 99 + 100 + 101 + 102 + 103 + 103)) / 16));  // 97..103 pairs; the two middle ranks run their first unpaired
   // 62,914,560 tokens in 19.926 s on 2048 devices
   const double tokens = 62914560 / 19.926 / 2048;
   CHECK(tokens * l.value("flops_per_token.causal") / 1e12 == Approx(385).epsilon(0.001));
