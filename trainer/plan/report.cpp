@@ -5,16 +5,6 @@
 
 namespace atoll::plan {
 namespace {
-void set_text(PlanInput& in, const std::string& key, const std::string& text) {
-  Value v = in.plan.at(key);
-  v.text = text;
-  in.plan.set(key, v);
-}
-void set_number(PlanInput& in, const std::string& key, double number) {
-  Value v = in.plan.at(key);
-  v.number = number;
-  in.plan.set(key, v);
-}
 
 std::vector<Choice> neighbours(const PlanInput& in) {
   std::vector<Choice> list;

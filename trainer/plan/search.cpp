@@ -25,16 +25,6 @@ constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1, "none"},        {"zb-h1", 1
                                          {"interleaved", 4, "none"}, {"dualpipe", 1, "pairs"}, {"dualpipev", 1, "pairs"}};
 const std::vector<std::vector<std::string>> kRecompute = {{}, {"norms", "mla_up", "swiglu"}, {"norms", "mla_up", "swiglu", "experts"}, {"full"}};
 
-void set_text(PlanInput& in, const std::string& key, const std::string& text) {
-  Value v = in.plan.at(key);
-  v.text = text;
-  in.plan.set(key, v);
-}
-void set_number(PlanInput& in, const std::string& key, double number) {
-  Value v = in.plan.at(key);
-  v.number = number;
-  in.plan.set(key, v);
-}
 void set_words(PlanInput& in, const std::string& key, const std::vector<std::string>& words) {
   Value v = in.plan.at(key);
   v.words = words;

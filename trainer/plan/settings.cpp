@@ -254,4 +254,15 @@ std::string plan_reference() {
   return out;
 }
 
+void set_text(PlanInput& in, const std::string& key, const std::string& text) {
+  Value v = in.plan.at(key);
+  v.text = text;
+  in.plan.set(key, v);
+}
+void set_number(PlanInput& in, const std::string& key, double number) {
+  Value v = in.plan.at(key);
+  v.number = number;
+  in.plan.set(key, v);
+}
+
 }  // namespace atoll::plan

@@ -39,6 +39,9 @@ struct PlanInput {
   std::string schedule() const;
   int chunks() const;  // stages a rank
 };
+// Another value of a key of the plan; what is said of its source stays.
+void set_text(PlanInput& in, const std::string& key, const std::string& text);
+void set_number(PlanInput& in, const std::string& key, double number);
 
 struct PlanFolders {
   std::string recipes, clusters, calibration;
