@@ -3,6 +3,7 @@
 #include "data/collect.h"
 
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -53,8 +54,16 @@ int read_file(const std::string& path, std::string& bytes) {
   return error;
 }
 
+// fnmatch(3): of a name, or of the whole path where the pattern has a '/'. There '*' crosses folders.
+bool is_excluded(const fs::path& path, const std::vector<std::string>& patterns) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+    const bool is_whole = pattern.find('/') != std::string::npos;
+    return ::fnmatch(pattern.c_str(), is_whole ? path.c_str() : path.filename().c_str(), 0) == 0;
+  });
+}
+
 // Names of regular files below a folder, in byte order. Links inside it are not followed: their targets are elsewhere in the text or not ours.
-void walk(const fs::path& folder, std::vector<std::string>& files, CollectReport& report) {
+void walk(const fs::path& folder, const std::vector<std::string>& exclude, std::vector<std::string>& files, CollectReport& report) {
   std::error_code error;
   std::vector<fs::directory_entry> entries;
   fs::directory_iterator it(folder, error);
@@ -66,10 +75,11 @@ void walk(const fs::path& folder, std::vector<std::string>& files, CollectReport
   std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.path().native() < b.path().native(); });
   for (const auto& entry : entries) {
     const auto status = entry.symlink_status(error);
-    if (error) ++report.unreadable;
+    if (is_excluded(entry.path(), exclude)) ++report.excluded;
+    else if (error) ++report.unreadable;
     else if (fs::is_symlink(status)) ++report.symlinks;
     else if (fs::is_directory(status)) {
-      if (entry.path().filename().native()[0] != '.') walk(entry.path(), files, report);
+      if (entry.path().filename().native()[0] != '.') walk(entry.path(), exclude, files, report);
     } else if (fs::is_regular_file(status)) files.push_back(entry.path().native());
     else ++report.special;
   }
@@ -95,7 +105,7 @@ std::vector<ListedFile> list_files(const CollectOptions& options, CollectReport&
       fs::directory_iterator first(trimmed, error);
       if (error) throw ConfigError(path + " cannot be read (" + error.message() + ")");
       std::vector<std::string> found;
-      walk(trimmed, found, report);
+      walk(trimmed, options.exclude, found, report);
       for (std::string& file : found) files.push_back({std::move(file)});
     } else if (fs::is_regular_file(status)) {
       files.push_back({path});
@@ -224,6 +234,7 @@ std::string describe(const CollectReport& r) {
   add(r.empty, "empty");
   add(r.unreadable, "unreadable");
   add(r.too_large, "found in folders and larger than 1 GiB (name such a file itself and it is read)");
+  add(r.excluded, "files and folders that --exclude names");
   add(r.symlinks, "symbolic links");
   add(r.special, "devices, sockets or pipes");
   if (r.latin1 > 0) out << "; " << r.latin1 << " files are not UTF-8 and were read as Latin-1";

@@ -24,12 +24,13 @@ struct CollectOptions {
   double near_duplicate_share = 0.5;    // of a held-out file's distinct 5-word shingles, found in one training file
   int64_t max_file_bytes = 1ll << 30;   // of files found in folders; one that is named is read however large, as one document
   size_t max_shingles = 4 << 20;        // beyond that the shingles are sampled by hash (bounded memory)
+  std::vector<std::string> exclude;     // shell patterns of names of files and folders that are left out where folders are walked; with a '/', of paths
 };
 
 struct CollectReport {
   int64_t files = 0, bytes = 0;                        // kept, both splits
   int64_t held_out_files = 0, held_out_bytes = 0;      // kept
-  int64_t empty = 0, binary = 0, unreadable = 0, too_large = 0, symlinks = 0, special = 0;  // left out: count each
+  int64_t empty = 0, binary = 0, unreadable = 0, too_large = 0, symlinks = 0, special = 0, excluded = 0;  // left out: count each
   int64_t latin1 = 0;                                  // kept: not UTF-8, read as Latin-1
   int64_t exact_duplicates = 0, exact_duplicate_bytes = 0;
   int64_t near_duplicates = 0, near_duplicate_bytes = 0;  // held-out files dropped

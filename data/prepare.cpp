@@ -184,6 +184,7 @@ PrepareReport prepare_store(const PrepareOptions& options) {
   auto begin = Clock::now();
   CollectOptions collect_options;
   collect_options.paths = options.paths;
+  collect_options.exclude = options.exclude;
   collect_options.held_out_fraction = options.held_out_fraction;
   const Collection collection = collect(collect_options, [&](const std::string& phase, int64_t done, int64_t total) { reporter(phase, done, total); });
   report.collected = collection.report;

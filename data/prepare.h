@@ -27,6 +27,7 @@ struct PrepareProgress {
 
 struct PrepareOptions {
   std::vector<std::string> paths;
+  std::vector<std::string> exclude;  // as CollectOptions::exclude
   TokenizerSpec tokenizer{4096, ""};
   double held_out_fraction = 0.01;
   std::string out;

@@ -31,6 +31,10 @@ void add_data(CLI::App& app, Command& chosen) {
   static std::string tokenizer = "train:4096", held_out = "1%";
   prepare->add_option("paths", options.paths, "text files, and folders that are walked. Each file is one document. In folders, links, hidden folders and files above 1 GiB are left out; binary and empty files are left out anywhere; all is counted")->required();
   prepare->add_option("--tokenizer", tokenizer, "train:PIECES trains a SentencePiece BPE on this text; else a .model file")->capture_default_str();
+  prepare->add_option("--exclude", options.exclude, "shell pattern of names that are left out where folders are walked, files and folders alike; with a '/', of paths. May be given again")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->allow_extra_args(false);
   prepare->add_option("--held-out", held_out, "share of whole files kept for evaluation, chosen by content hash; near duplicates of training files leave it")->capture_default_str();
   prepare->add_option("--out", options.out, "folder of the store; appears at once when all is done")->required();
   prepare->add_option("--threads", options.num_threads, "0: all cores; the bytes of the store do not depend on it")->capture_default_str()->check(CLI::NonNegativeNumber);

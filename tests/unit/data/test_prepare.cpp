@@ -47,6 +47,25 @@ void write_corpus(const TestFolder& folder, int files) {
 
 }  // namespace
 
+TEST_CASE("Excluded names are left out where folders are walked, and counted") {
+  const TestFolder folder;
+  for (const char* file : {"in/keep.txt", "in/tables/big.txt", "in/deep/tables", "in/deep/a.log", "in/deep/b.txt"}) folder.write(file, std::string("text of ") + file);
+  const auto excluding = [&](const std::vector<std::string>& patterns) {
+    CollectOptions options{{folder / "in"}, 0.0};
+    options.exclude = patterns;
+    return collect(options);
+  };
+  CHECK(names(excluding({}), false).size() == 5);
+  const auto by_name = excluding({"tables", "*.log"});
+  CHECK(names(by_name, false) == std::set<std::string>{"keep.txt", "b.txt"});
+  CHECK(by_name.report.excluded == 3);  // a folder, and two files
+  CHECK(describe(by_name.report).find("3 files and folders that --exclude names") != std::string::npos);
+  CHECK(names(excluding({"*/deep/*"}), false) == std::set<std::string>{"keep.txt", "big.txt"});
+  CollectOptions named{{folder / "in/deep/a.log"}, 0.0};
+  named.exclude = {"*.log"};
+  CHECK(names(collect(named), false) == std::set<std::string>{"a.log"});  // who names a file wants it
+}
+
 TEST_CASE("Collecting leaves out what is no text, and counts it") {
   const TestFolder folder;
   folder.write("in/a.txt", "alpha beta gamma");
