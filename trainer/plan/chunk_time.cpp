@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "trainer/plan/host_time.h"
 
 namespace atoll::plan {
 namespace {
@@ -75,6 +76,8 @@ ChunkModel::ChunkModel(const PlanInput& input, const Layout& layout) : in_(input
   shape_.local_experts = static_cast<double>(c.n_routed_experts) / layout.ep;
   shape_.tp = layout.tp;
   shape_.is_fp8 = in_.plan.text("precision") == "fp8";
+  shape_.is_tensor_scaled = in_.plan.text("scaling") == "tensor";
+  shape_.are_rows_fp8 = in_.plan.text("dispatch_precision") == "fp8";
   const auto again = [&](const char* word) { return in_.plan.has_word("recompute", word); };
   shape_.recompute = {again("norms"), again("mla_up"), again("swiglu"), again("experts"), again("attention"), again("full")};
   route();
@@ -172,6 +175,11 @@ void ChunkModel::add_tensor_parallel(LayerTimes& t, bool is_moe) const {
   t.phase[at(WorkPhase::kMlpBackward)] += 3 * each;
 }
 
+void ChunkModel::add_host(LayerTimes& t, bool is_moe) const {
+  for (size_t p = 0; p < static_cast<size_t>(WorkPhase::kNumPhases); ++p)
+    t.host[p] = in_.plan.number("host.launch") * host_launches(in_, static_cast<WorkPhase>(p), is_moe, shape_.local_experts);
+}
+
 LayerTimes ChunkModel::layer(int64_t index) const {
   LayerTimes t;
   double attention[2] = {};
@@ -182,6 +190,7 @@ LayerTimes ChunkModel::layer(int64_t index) const {
   }
   add_context_exchange(t, attention[0], attention[1]);
   add_tensor_parallel(t, in_.run.model.is_moe_layer(index));
+  add_host(t, in_.run.model.is_moe_layer(index));
   if (!in_.run.model.is_moe_layer(index)) return t;
   const bool is_fp8 = in_.plan.text("dispatch_precision") == "fp8";
   t.dispatch = exchange("dispatch", is_fp8);
@@ -206,14 +215,20 @@ StageTimes ChunkModel::stage(const StageSpec& spec) const {
   s.extra_backward += heads * head_[1] + modules * mtp_[1];
   s.extra_weight += heads * head_[2] + modules * mtp_[2] + tables * embedding_[1];
   const bool hides = in_.plan.text("overlap") == "all";  // beside the neighbour's computation: only what is longer than it shows
+  const bool waits = in_.plan.is_on("host.waits") && !hides;
   for (const LayerTimes& l : s.layers) {
     const double f = l.of(WorkPhase::kAttnForward) + l.of(WorkPhase::kMlpForward), b = l.of(WorkPhase::kAttnBackward) + l.of(WorkPhase::kMlpBackward);
     const double w = l.of(WorkPhase::kAttnWeight) + l.of(WorkPhase::kMlpWeight);
     const double xf = l.dispatch.seconds + l.combine.seconds, xb = l.grad_dispatch.seconds + l.grad_combine.seconds;
     const double shown_f = hides ? std::max(0.0, xf - f) : xf, shown_b = hides ? std::max(0.0, xb - b - w) : xb;
-    s.forward += f + shown_f;
-    s.backward += b + shown_b;
-    s.weight += w;
+    const double fed_f = waits && l.dispatch.seconds > 0 ? waiting_forward(l) : std::max(f + shown_f, l.host_forward());
+    const double fed_b = std::max(b + shown_b, l.host_backward()), fed_w = std::max(w, l.host_weight());
+    s.forward += fed_f;
+    s.backward += fed_b;
+    s.weight += fed_w;
+    s.host_forward += fed_f - f - shown_f;
+    s.host_backward += fed_b - b - shown_b;
+    s.host_weight += fed_w - w;
     s.exposed_forward += shown_f;
     s.exposed_backward += shown_b;
   }
@@ -223,8 +238,11 @@ StageTimes ChunkModel::stage(const StageSpec& spec) const {
   return s;
 }
 
-double ChunkModel::pair(const StageTimes& f, const StageTimes& b) const {
-  if (in_.plan.text("overlap") == "none") return f.forward + b.backward + b.weight;
+double ChunkModel::pair(const StageTimes& f, const StageTimes& b, double* host) const {
+  if (in_.plan.text("overlap") == "none") {
+    if (host != nullptr) *host = f.host_forward + b.host_backward + b.host_weight;
+    return f.forward + b.backward + b.weight;
+  }
   PairStreams streams;
   streams.compute_extra(b.extra_backward + b.extra_weight);  // the last stage's backward begins with its head
   const size_t nf = f.layers.size(), nb = b.layers.size();
@@ -239,7 +257,12 @@ double ChunkModel::pair(const StageTimes& f, const StageTimes& b) const {
       streams.backward_alone(*lb);
   }
   streams.compute_extra(f.extra_forward);
-  return streams.end();
+  double launches = 0;  // while it waits for one micro-batch's counts the device has the other's work
+  for (const LayerTimes& l : f.layers) launches += l.host_forward();
+  for (const LayerTimes& l : b.layers) launches += l.host_backward() + l.host_weight();
+  const double fed = std::max(streams.end(), launches);
+  if (host != nullptr) *host = fed - streams.end();
+  return fed;
 }
 
 double ChunkModel::message_bytes() const { return shape_.tokens / layout_.tp * static_cast<double>(in_.run.model.hidden_size) * 2; }
@@ -276,6 +299,7 @@ void ChunkModel::explain(Ledger& ledger) const {
   for (size_t p = 0; p < static_cast<size_t>(WorkPhase::kNumPhases); ++p)
     ledger.put(std::string("layer.") + name_of(static_cast<WorkPhase>(p)), l.phase[p], Unit::kSeconds,
                "computation of this phase of one layer and micro-batch: the sum of its ops", of_phase[p]);
+  explain_host(l, shape_.local_experts, ledger);
   const std::pair<const char*, const Exchange*> exchanges[] = {
       {"dispatch", &l.dispatch}, {"combine", &l.combine}, {"grad_dispatch", &l.grad_dispatch}, {"grad_combine", &l.grad_combine}};
   ledger.put(

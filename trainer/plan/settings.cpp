@@ -44,6 +44,8 @@ const std::vector<SheetKey>& published_schema() {
   return table;
 }
 
+const char* kTrace = "DeepSeek's training trace (deepseek-ai/profile-data), counted: recomputation and FP8 casts included";
+
 const YamlNode* entry(const YamlNode& map, const std::string& key) {
   for (const auto& [name, node] : map.entries)
     if (name == key) return &node;
@@ -123,6 +125,14 @@ const std::vector<SheetKey>& plan_schema() {
       {"flushes", kCount, 1, 1e6, "1", "", "times that the pipeline runs empty in a step (gradient accumulation around the pipeline)"},
       {"kv_heads", kCount, 0, 1e4, "0", "", "for other models: grouped-query attention with so many KV heads; 0: MLA"},
       {"precision", kText, 0, 0, "bf16", "", "operands of the linear layers", {"bf16", "fp8"}},
+      {"scaling",
+       kText,
+       0,
+       0,
+       "blocks",
+       "DeepSeek-V3 report, section 3.3",
+       "of FP8 operands: blocks: scales of 128 elements; tensor: one scale, the largest element sought in a pass of its own",
+       {"blocks", "tensor"}},
       {"dispatch",
        kText,
        0,
@@ -163,6 +173,18 @@ const std::vector<SheetKey>& plan_schema() {
       {"zero", kCount, 1, 3, "1", "", "1: optimizer state sharded; 2: main gradients too; 3: weights too (gathered for every chunk)"},
       {"grads", kText, 0, 0, "fp32", "Atoll's main gradients", "accumulated gradients", {"fp32", "bf16"}},
       {"reserve", kBytes, 0, 1e12, "4 GB", "assumption: CUDA context, NCCL and exchange buffers, fragmentation", "memory that is not ours"},
+      // the host: what launches the kernels
+      {"host.launch", kSeconds, 0, 1, "44 us", "DeepSeek's training trace: 10.6 ms of host time for the 246 launches of a layer pair, profiler included; 0: no host",
+       "the host's time of one launch, with the code around it"},
+      {"host.attention_forward", kCount, 0, 1e5, "69", kTrace, "launches of attention and router of a layer"},
+      {"host.mlp_forward", kCount, 0, 1e5, "25", kTrace, "launches of a layer's experts or MLP, with dispatch and combine, beside host.expert_forward"},
+      {"host.attention_backward", kCount, 0, 1e5, "101", kTrace, "the same, input gradients"},
+      {"host.mlp_backward", kCount, 0, 1e5, "34", kTrace, "the same, input gradients"},
+      {"host.weight", kCount, 0, 1e5, "9", kTrace, "the same, weight gradients, without those of routed experts"},
+      {"host.expert_forward", kCount, 0, 1e3, "0", "grouped GEMMs", "launches for each routed expert of a device more"},
+      {"host.expert_backward", kCount, 0, 1e3, "2", kTrace, "the same, backward: one weight gradient for each of the two GEMMs"},
+      {"host.graphs", kFraction, 0, 1, "0", "", "part of the attention's and the router's launches that CUDA graphs replay"},
+      {"host.waits", kSwitch, 0, 0, "true", "DeepSeek's training trace: the host waits in every dispatch", "whether the host waits for the routed counts of every MoE layer"},
       // routing
       {"routing", kText, 0, 0, "balanced", "", "rows of the most loaded rank", {"balanced", "zipf", "worst"}},
       {"zipf_exponent", kNone, 0, 4, "0.5", "assumption", "popularity of the i-th expert is i to the minus this; dealt out to the ranks like cards"},

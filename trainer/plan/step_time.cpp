@@ -107,7 +107,7 @@ void add_weight_traffic(const PlanInput& in, const Sharding& g, const Schedule& 
     }
 }
 
-SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, const StepPrediction& s, bool is_inter) {
+SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, StepPrediction& s, bool is_inter) {
   SimulationCosts costs;
   const bool is_exposed = in.plan.text("p2p") == "exposed" && s.schedule.num_ranks > 1;
   const double message = model.message_seconds(is_inter), wait = is_exposed ? message : 0;
@@ -118,7 +118,9 @@ SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, const Ste
   }
   for (const StageTimes& f : s.stages) {
     costs.pair.emplace_back();
-    for (const StageTimes& b : s.stages) costs.pair.back().push_back(model.pair(f, b) + 2 * wait);  // two messages leave by one link
+    s.pair_host.emplace_back(s.stages.size(), 0);
+    for (size_t b = 0; b < s.stages.size(); ++b)
+      costs.pair.back().push_back(model.pair(f, s.stages[b], &s.pair_host.back()[b]) + 2 * wait);  // two messages leave by one link
   }
   const size_t n = static_cast<size_t>(s.schedule.num_ranks);
   if (!is_exposed) {
@@ -128,11 +130,24 @@ SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, const Ste
   return costs;
 }
 
+// What of an action the device waits for the host.
+double host_of(const StepPrediction& s, const Action& a) {
+  const StageTimes& t = s.stages[static_cast<size_t>(a.stage)];
+  switch (a.kind) {
+    case ActionKind::kForward: return t.host_forward;
+    case ActionKind::kBackward: return t.host_backward;
+    case ActionKind::kFullBackward: return t.host_backward + t.host_weight;
+    case ActionKind::kWeight: return t.host_weight;
+    default: return s.pair_host[static_cast<size_t>(forward_of(a).stage)][static_cast<size_t>(weight_of(a).stage)];
+  }
+}
+
 void sum_timeline(StepPrediction& s) {
   const double ranks = s.schedule.num_ranks;
   for (const auto& line : s.simulation.timeline)
     for (const TimedAction& t : line) {
       const double seconds = (t.end - t.begin) / ranks;
+      s.host += host_of(s, t.action) / ranks;
       switch (t.action.kind) {
         case ActionKind::kForward: s.forward += seconds; break;
         case ActionKind::kBackward: s.backward += seconds; break;
@@ -184,6 +199,8 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   ledger.put("bubble", s.bubble, Unit::kSeconds, of + "idle time, mean over ranks", {"pipeline", "solo_forward", "solo_backward", "solo_weight", "pairs"});
   ledger.put("exposed", s.exposed, Unit::kSeconds, "exchanges in chunks that run alone, of the rank that waits most",
              {"layer.dispatch", "layer.combine", "layer.grad_dispatch", "layer.grad_combine"});
+  ledger.put("host", s.host, Unit::kSeconds, "the device waits for the host, in chunks and pairs whose launches take longer than their kernels; mean over ranks",
+             {"layer.host_forward", "layer.host_backward", "plan.host.waits"});
   ledger.put("step_time", s.step, Unit::kSeconds, "pipeline + optimizer", {"pipeline", "optimizer"});
   ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount,
              detail::concat("train.global_batch ", s.priced.global_batch, " x data.seq_len ", s.priced.seq_len));
@@ -281,7 +298,7 @@ StepPrediction predict_step(const PlanInput& in, const Priced& priced, Ledger* l
   price_update(in, group, s, ledger);
   s.step = s.pipeline + s.reduce + s.gather + s.update;
   sum_timeline(s);
-  for (double* part : {&s.forward, &s.backward, &s.weight, &s.pairs, &s.bubble, &s.pair_count, &s.exposed}) *part *= flushes;
+  for (double* part : {&s.forward, &s.backward, &s.weight, &s.pairs, &s.bubble, &s.pair_count, &s.exposed, &s.host}) *part *= flushes;
   s.tokens_per_step = static_cast<double>(priced.global_batch) * static_cast<double>(priced.seq_len);
   s.tokens_per_gpu_second = s.tokens_per_step / s.step / static_cast<double>(in.gpus());
   if (ledger != nullptr) explain_step(in, model, s, *ledger);

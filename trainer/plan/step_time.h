@@ -31,11 +31,13 @@ struct StepPrediction {
   Simulation simulation;
   std::vector<StageSpec> specs;  // [stage]
   std::vector<StageTimes> stages;
+  std::vector<std::vector<double>> pair_host;  // [stage of F][stage of B] what of a pair the device waits for the host
   std::vector<StageParameters> parameters;  // [rank], all of its stages
   double pipeline = 0, reduce = 0, gather = 0, update = 0, step = 0;
   // Means over pipeline ranks.
   double forward = 0, backward = 0, weight = 0, pairs = 0, bubble = 0, pair_count = 0;
   double exposed = 0;  // exchanges that nothing hides, of the rank that waits most for them
+  double host = 0;     // the device waits for the host, mean over pipeline ranks
   double message = 0;  // one boundary message
   double tokens_per_step = 0, tokens_per_gpu_second = 0;
 };
