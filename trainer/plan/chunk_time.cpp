@@ -55,8 +55,9 @@ class PairStreams {
 
 double expected_distinct(double of, double picks) { return of <= 1 ? of : of * (1 - std::pow(1 - 1 / of, picks)); }
 
-double routing_imbalance(const PlanInput& in, int ep) {
-  const std::string& kind = in.plan.text("routing");
+double routing_imbalance(const PlanInput& in, int ep) { return routing_imbalance(in, ep, in.plan.text("routing")); }
+
+double routing_imbalance(const PlanInput& in, int ep, const std::string& kind) {
   const double experts = static_cast<double>(in.run.model.n_routed_experts), K = static_cast<double>(in.run.model.num_experts_per_tok);
   if (kind == "balanced" || ep <= 1 || experts == 0) return 1;
   const double local = experts / ep;

@@ -97,7 +97,8 @@ class ChunkModel {
 
 // Distinct nodes (or devices) that `picks` of `of` equal parts reach on average.
 double expected_distinct(double of, double picks);
-// Rows of the most loaded rank / mean.
+// Rows of the most loaded rank / mean; kind: balanced, zipf or worst; left out: the plan's.
 double routing_imbalance(const PlanInput& input, int ep);
+double routing_imbalance(const PlanInput& input, int ep, const std::string& kind);
 
 }  // namespace atoll::plan

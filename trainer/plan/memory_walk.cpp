@@ -29,13 +29,18 @@ class Walk {
     apply({bytes, 0});
     rise({}, index);
   }
+  RankPeaks found() {
+    for (Peak* peak : {&peaks.activations, &peaks.routed, &peaks.both})
+      if (peak->action >= 0) peak->moment = to_string(schedule_.actions[static_cast<size_t>(rank_)][static_cast<size_t>(peak->action)]);
+    return peaks;
+  }
   bool is_local(int stage, int microbatch) const { return stage >= 0 && stage < schedule_.num_stages && schedule_.rank_of(stage, microbatch) == rank_; }
 
  private:
   void reach(Peak& peak, double bytes, int index) {
     if (bytes <= peak.bytes) return;
-    const Action& a = schedule_.actions[static_cast<size_t>(rank_)][static_cast<size_t>(index)];
-    peak = {bytes, index, to_string(a)};
+    peak.bytes = bytes;
+    peak.action = index;
   }
   const Schedule& schedule_;
   int rank_;
@@ -83,7 +88,7 @@ RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool
       case ActionKind::kSendBackward: walk.message(-of(a.stage, a.microbatch).message, i); break;
     }
   }
-  return walk.peaks;
+  return walk.found();
 }
 
 namespace {

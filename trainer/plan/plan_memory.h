@@ -15,6 +15,7 @@ struct RankMemory {
 };
 // routing: balanced, zipf or worst.
 std::vector<RankMemory> plan_memory(const PlanInput& input, const StepPrediction& step, const std::string& routing);
+MemoryShape memory_shape(const PlanInput& input, const Priced& priced, double imbalance);
 const RankMemory& fullest(const std::vector<RankMemory>& ranks);
 void explain_memory(const PlanInput& input, const StepPrediction& step, const std::vector<RankMemory>& ranks, Ledger& ledger);
 

@@ -148,7 +148,7 @@ const std::vector<SheetKey>& plan_schema() {
        0,
        "none",
        "",
-       "none: exchanges are exposed; pairs: hidden in pairs (F & B of two micro-batches); all: also beside the neighbour's work in every F and B",
+       "none: exchanges are exposed; pairs: hidden in pairs of F and B of two micro-batches (DualPipe, interleaved 1F1B); all: everywhere, as if every F and B had a neighbour",
        {"none", "pairs", "all"}},
       {"comm_sms", kCount, 0, 1e4, "0", "", "multiprocessors that the exchange kernels hold"},
       {"p2p",
