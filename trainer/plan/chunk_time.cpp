@@ -81,7 +81,7 @@ ChunkModel::ChunkModel(const PlanInput& input, const Layout& layout) : in_(input
   shape_.are_rows_fp8 = in_.plan.text("dispatch_precision") == "fp8";
   const auto again = [&](const char* word) { return in_.plan.has_word("recompute", word); };
   shape_.recompute = {again("norms"), again("mla_up"), again("swiglu"), again("experts"), again("attention"), again("full")};
-  route();
+  routing_ = route(in_.plan.text("dispatch") == "flat");
   shape_.routed_rows = routing_.rows;
   if (c.first_k_dense_replace > 0 || c.n_routed_experts == 0) dense_ = layer(0);
   if (c.n_routed_experts > 0) moe_ = layer(std::max(c.num_hidden_layers, c.first_k_dense_replace));
@@ -101,14 +101,14 @@ ChunkModel::ChunkModel(const PlanInput& input, const Layout& layout) : in_(input
 }
 
 // Groups are spread evenly over the nodes of the EP group; a token chooses topk_group of them, then experts in these.
-void ChunkModel::route() {
+Routing ChunkModel::route(bool is_flat) const {
   const ModelConfig& c = in_.run.model;
   const double K = static_cast<double>(c.num_experts_per_tok), devices = static_cast<double>(layout_.ep) * layout_.etp;
   const double node_size = static_cast<double>(in_.cluster.gpus_per_node);
-  Routing& r = routing_;
+  Routing r;
   r.imbalance = routing_imbalance(in_, layout_.ep);
   r.rows = c.n_routed_experts == 0 ? 0 : shape_.tokens / layout_.tp * layout_.etp * K * r.imbalance;
-  if (c.n_routed_experts == 0 || devices <= 1) return;
+  if (c.n_routed_experts == 0 || devices <= 1) return r;
   r.nodes = std::max(1.0, devices / node_size);
   const double groups = static_cast<double>(c.n_group), chosen = static_cast<double>(c.topk_method == "greedy" ? c.n_group : c.topk_group);
   const bool is_limited = chosen < groups;
@@ -122,11 +122,11 @@ void ChunkModel::route() {
   } else {
     touched = expected_distinct(reachable, K);
   }
-  const bool is_flat = in_.plan.text("dispatch") == "flat";
   r.remote_nodes = touched * (r.nodes - 1) / r.nodes;
   r.copies = is_flat ? K * (r.nodes - 1) / r.nodes : r.remote_nodes;
   const double local_devices = std::min(devices, node_size), on_a_node = touched * expected_distinct(local_devices, K / touched);
   r.local_copies = (is_flat ? K / r.nodes : on_a_node) * (local_devices - 1) / local_devices;
+  return r;
 }
 
 double ChunkModel::compute_sms() const { return std::max(1.0, in_.cluster.sms - in_.plan.number("comm_sms")); }
@@ -139,12 +139,12 @@ double ChunkModel::seconds(const Work& w, const Rate** used) const {
   return w.flops / found.flops;
 }
 
-Exchange ChunkModel::exchange(const std::string& what, bool is_fp8) const {
+Exchange ChunkModel::exchange(const std::string& what, bool is_fp8, const Routing& routing) const {
   Exchange e;
   if (layout_.ep * layout_.etp <= 1) return e;
-  const double token = shape_.tokens / layout_.tp * wire_bytes(in_.run.model.hidden_size, is_fp8) * routing_.imbalance;
-  e.inter = token * routing_.copies;
-  e.intra = token * routing_.local_copies;
+  const double token = shape_.tokens / layout_.tp * wire_bytes(in_.run.model.hidden_size, is_fp8) * routing.imbalance;
+  e.inter = token * routing.copies;
+  e.intra = token * routing.local_copies;
   const double inter = e.inter / (in_.cluster.inter.bandwidth * in_.calibration.exchange_of(what).fraction), intra = e.intra / in_.cluster.intra.rate();
   e.seconds = std::max(inter, intra) + (e.inter > 0 ? in_.cluster.inter.latency : in_.cluster.intra.latency);
   return e;
@@ -194,15 +194,22 @@ LayerTimes ChunkModel::layer(int64_t index) const {
   add_host(t, in_.run.model.is_moe_layer(index));
   if (!in_.run.model.is_moe_layer(index)) return t;
   const bool is_fp8 = in_.plan.text("dispatch_precision") == "fp8";
-  t.dispatch = exchange("dispatch", is_fp8);
-  t.combine = exchange("combine", false);
-  t.grad_dispatch = exchange("grad_dispatch", is_fp8);
-  t.grad_combine = exchange("grad_combine", false);
+  t.dispatch = exchange("dispatch", is_fp8, routing_);
+  t.combine = exchange("combine", false, routing_);
+  t.grad_dispatch = exchange("grad_dispatch", is_fp8, routing_);
+  t.grad_combine = exchange("grad_combine", false, routing_);
   if (shape_.recompute.full) {  // forward again: its exchanges too
     t.grad_dispatch.seconds += t.dispatch.seconds;
     t.grad_combine.seconds += t.combine.seconds;
   }
   return t;
+}
+
+std::array<double, 4> ChunkModel::exchange_seconds(const std::string& dispatch) const {
+  const Routing routing = route(dispatch == "flat");
+  const bool is_fp8 = in_.plan.text("dispatch_precision") == "fp8";
+  return {exchange("dispatch", is_fp8, routing).seconds, exchange("combine", false, routing).seconds, exchange("grad_dispatch", is_fp8, routing).seconds,
+          exchange("grad_combine", false, routing).seconds};
 }
 
 StageTimes ChunkModel::stage(const StageSpec& spec) const {

@@ -2,6 +2,7 @@
 // Policy: the device is fed by a host that launches kernel after kernel (host_time.cpp); computation = FLOPs / the measured rate of the nearest shape, memory-bound work = bytes / the reached part of the bandwidth; exchanges = wire bytes /
 // the reached part of the line rate. A pair is two streams, computation and communication, in the order of DeepSeek's trace (one layer of F against one of B).
 #pragma once
+#include <array>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,8 @@ class ChunkModel {
   const LayerTimes& moe() const { return moe_; }
   const WorkShape& shape() const { return shape_; }
   StageTimes stage(const StageSpec& spec) const;
+  // Seconds of dispatch, combine, gradient dispatch, gradient combine of a MoE layer with this dispatch form.
+  std::array<double, 4> exchange_seconds(const std::string& dispatch) const;
   // host: what of it the device waits for the host.
   double pair(const StageTimes& forward, const StageTimes& backward, double* host = nullptr) const;
   double compute_sms() const;
@@ -81,11 +84,11 @@ class ChunkModel {
 
  private:
   LayerTimes layer(int64_t index) const;
-  Exchange exchange(const std::string& what, bool is_fp8) const;
+  Exchange exchange(const std::string& what, bool is_fp8, const Routing& routing) const;
   void add_context_exchange(LayerTimes& times, double attention_forward, double attention_backward) const;
   void add_tensor_parallel(LayerTimes& times, bool is_moe) const;
   void add_host(LayerTimes& times, bool is_moe) const;
-  void route();
+  Routing route(bool is_flat) const;
 
   const PlanInput& in_;
   Layout layout_;

@@ -31,10 +31,12 @@ std::string bound_of(const Candidate& c, double pipeline) {
   return fmt::format("computation and what hides beside it {:.0f} %, then {} {:.0f} %", 100 * rest / c.step, most->second, 100 * most->first / c.step);
 }
 
-// Schedules that candidates of one group share.
-class ScheduleStore {
+// Schedules and stages that candidates of one group share.
+class Store {
  public:
-  std::shared_ptr<const Schedule> get(const PlanInput& in, const Priced& p) {
+  StageMemories memories;
+
+  std::shared_ptr<const Schedule> schedule(const PlanInput& in, const Priced& p) {
     if (p.schedule == in.run.parallel.schedule && custom_schedule(in.run)) return nullptr;  // of a file: prepare_step reads it
     const Key key{p.schedule, p.pp, p.num_microbatches(), p.chunks, p.is_paired};
     {
@@ -55,17 +57,17 @@ class ScheduleStore {
 enum class Pricing { kPriced, kImpossible, kTooLarge, kBeaten };
 
 // Memory first, which needs no simulation.
-Pricing price(Candidate& c, ScheduleStore& store, const Front& front, double memory) {
+Pricing price(Candidate& c, Store& store, const Front& front, double memory) {
   try {
     if (!layout_problems(c.in).empty()) return Pricing::kImpossible;
     const Priced priced = pretraining(c.in);
-    StepPrediction s = prepare_step(c.in, priced, store.get(c.in, priced), nullptr);
+    StepPrediction s = prepare_step(c.in, priced, store.schedule(c.in, priced), nullptr);
     c.gpus = c.in.gpus();
-    c.memory = fullest(plan_memory(c.in, s, c.in.plan.text("routing"))).total();
-    if (c.memory > memory) return Pricing::kTooLarge;
     c.optimizer = s.reduce + s.update + s.gather;
-    const ChunkModel model(c.in, {priced.seq_len, priced.micro_batch, priced.tp, priced.cp, priced.ep, priced.etp, priced.dp, s.schedule->num_stages});
-    if (front.beats({least_pipeline(c.in, model) + c.optimizer, c.memory, c.gpus})) return Pricing::kBeaten;
+    const double least = least_pipeline(c.in, *s.model) + c.optimizer;
+    c.memory = fullest_bytes(c.in, s, store.memories, [&](double bytes) { return bytes > memory || front.beats({least, bytes, c.gpus}); });
+    if (c.memory > memory) return Pricing::kTooLarge;
+    if (front.beats({least, c.memory, c.gpus})) return Pricing::kBeaten;
     simulate_step(c.in, s, nullptr);
     c.step = s.step;
     c.tokens_per_gpu_second = s.tokens_per_gpu_second;
@@ -78,7 +80,7 @@ Pricing price(Candidate& c, ScheduleStore& store, const Front& front, double mem
   return Pricing::kPriced;
 }
 bool price(Candidate& c) {
-  ScheduleStore store;
+  Store store;
   return price(c, store, {}, std::numeric_limits<double>::infinity()) == Pricing::kPriced;
 }
 
@@ -97,7 +99,7 @@ void on_all_cores(size_t count, const std::function<void(size_t)>& body) {
 // Prices a batch against the front as it was before; those that were priced stay in it.
 void price_all(std::vector<Candidate>& batch, const Front& front, Search& out) {
   std::vector<Pricing> results(batch.size());
-  ScheduleStore store;
+  Store store;
   on_all_cores(batch.size(), [&](size_t i) { results[i] = price(batch[i], store, front, batch[i].in.cluster.memory + 1e9); });  // one more GB is asked for
   size_t kept = 0;
   for (size_t i = 0; i < batch.size(); ++i) {
@@ -208,6 +210,11 @@ Search search_layouts(const PlanInput& input) {
   for (Rate& r : lean.calibration.rates) r.source.clear();
   Front front;
   std::vector<Candidate> all;
+  if (out.given.memory <= input.cluster.memory) {
+    front.add({out.given.step, out.given.memory, out.given.gpus});
+    all.push_back(out.given);
+    all.back().in = lean;
+  }
   search_devices(lean, input.gpus(), front, all, out);
   if (input.gpus() % 2 == 0 && input.gpus() > 1) search_devices(lean, input.gpus() / 2, front, all, out);
   out.front = pareto(all, input.cluster.memory);

@@ -20,6 +20,7 @@ constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1, "none"},        {"zb-h1", 1
                                          {"interleaved", 4, "none"}, {"interleaved", 4, "pairs"}, {"dualpipe", 1, "pairs"},   {"dualpipev", 1, "pairs"}};
 constexpr ScheduleChoice kAlone[] = {{"1f1b", 1, "none"}, {"1f1b", 1, "pairs"}};  // of one pipeline rank
 const std::vector<std::vector<std::string>> kRecompute = {{}, {"norms", "mla_up", "swiglu"}, {"norms", "mla_up", "swiglu", "experts"}, {"full"}};
+constexpr int64_t kLeastRows = 2048;  // tokens of a sequence on a device: GEMMs were measured at 4096 rows and more, context parallelism leaves fewer
 constexpr double kCommSms = 20;  // of exchanges beside computation, where the plan says nothing: DeepSeek-V3 report, section 3.2.2
 
 void set_words(PlanInput& in, const std::string& key, const std::vector<std::string>& words) {
@@ -54,9 +55,11 @@ double least_memory(const PlanInput& in) {
 struct KeptOfLayer {
   double dense = 0, moe = 0;
 };
-double least_activations(const PlanInput& in, const ScheduleChoice& s, const Priced& p, const KeptOfLayer& kept) {
+using Splits = std::map<int, std::vector<StageSpec>>;  // by the number of stages
+double least_activations(const PlanInput& in, const ScheduleChoice& s, const Priced& p, const KeptOfLayer& kept, Splits& splits) {
   const int n = static_cast<int>(p.num_microbatches()), P = p.pp, stages = std::string(s.name) == "dualpipev" ? 2 * P : P * s.chunks;
-  const std::vector<StageSpec> specs = stage_specs(in, p, stages);
+  if (!splits.count(stages)) splits[stages] = stage_specs(in, p, stages);
+  const std::vector<StageSpec>& specs = splits[stages];
   const auto of_stage = [&](int stage) {
     double sum = 0;
     const Range& layers = specs[static_cast<size_t>(stage)].layers;
@@ -87,16 +90,15 @@ KeptOfLayer kept_of(const PlanInput& in, const Priced& p) {
   return kept;
 }
 
-bool never_slower(const ChunkModel& a, const ChunkModel& b) {
-  const LayerTimes &x = a.moe(), &y = b.moe();
-  return x.dispatch.seconds <= y.dispatch.seconds && x.combine.seconds <= y.combine.seconds && x.grad_dispatch.seconds <= y.grad_dispatch.seconds &&
-         x.grad_combine.seconds <= y.grad_combine.seconds;
+bool never_slower(const std::array<double, 4>& a, const std::array<double, 4>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), [](double x, double y) { return x <= y; });
 }
 
 // All choices of one mesh, micro-batch and recomputation.
 class LayoutChoices {
  public:
-  LayoutChoices(const PlanInput& base, const Front& front, SpaceCounts& counts) : base_(base), front_(front), counts_(counts), priced_(pretraining(base)), kept_(kept_of(base, priced_)) {}
+  LayoutChoices(const PlanInput& base, const Front& front, Splits& splits, SpaceCounts& counts)
+      : base_(base), front_(front), splits_(splits), counts_(counts), priced_(pretraining(base)), kept_(kept_of(base, priced_)) {}
   std::vector<Candidate> list;
 
   void add_all() {
@@ -118,12 +120,13 @@ class LayoutChoices {
     set_text(forms[0], "overlap", overlap);
         set_number(forms[0], "comm_sms", overlap == "none" ? 0 : asked > 0 || base_.cluster.sms < 4 * kCommSms ? asked : kCommSms);
     if (base_.run.parallel.mesh.ep == 1) return forms;
+    const ChunkModel model = model_of(forms[0]);
+    const std::array<double, 4> hierarchical = model.exchange_seconds("hierarchical"), flat = model.exchange_seconds("flat");
+    const bool is_flat_better = never_slower(flat, hierarchical) && flat != hierarchical;
+    set_text(forms[0], "dispatch", is_flat_better ? "flat" : "hierarchical");
+    if (is_flat_better || never_slower(hierarchical, flat)) return forms;
     forms.push_back(forms[0]);
-    set_text(forms[0], "dispatch", "hierarchical");
     set_text(forms[1], "dispatch", "flat");
-    const ChunkModel hierarchical = model_of(forms[0]), flat = model_of(forms[1]);
-    if (never_slower(hierarchical, flat)) return {forms[0]};
-    if (never_slower(flat, hierarchical)) return {forms[1]};
     return forms;
   }
   ChunkModel model_of(const PlanInput& in) const {
@@ -140,7 +143,7 @@ class LayoutChoices {
       set_number(c.in, "zero", zero);
       FrontPoint least{least_step, least_memory(c.in), base_.gpus()};
       try {
-        least.memory += least_activations(c.in, s, priced_, kept_);
+        least.memory += least_activations(c.in, s, priced_, kept_, splits_);
       } catch (const ConfigError&) {  // more stages than layers
         ++counts_.impossible;
         continue;
@@ -156,6 +159,7 @@ class LayoutChoices {
 
   const PlanInput& base_;
   const Front& front_;
+  Splits& splits_;
   SpaceCounts& counts_;
   Priced priced_;
   KeptOfLayer kept_;
@@ -192,7 +196,7 @@ std::vector<MeshSizes> meshes_of(const PlanInput& in, int64_t gpus) {
   std::vector<MeshSizes> list;
   for (const int pp : powers_of_two(std::min<int64_t>(64, c.num_hidden_layers)))
     for (const int tp : powers_of_two(std::min<int64_t>(in.cluster.gpus_per_node, 8)))
-      for (const int cp : powers_of_two(std::min<int64_t>(64, std::max<int64_t>(1, in.run.data.seq_len / 1024)))) {
+      for (const int cp : powers_of_two(std::min<int64_t>(64, std::max<int64_t>(1, in.run.data.seq_len / kLeastRows)))) {
         if (gpus % (static_cast<int64_t>(pp) * tp * cp) != 0 || c.num_attention_heads % tp != 0) continue;
         for (const int ep : c.n_routed_experts > 0 ? powers_of_two(c.n_routed_experts) : std::vector<int>{1})
           if (gpus / pp % ep == 0) list.push_back({.pp = pp, .tp = tp, .cp = cp, .ep = ep, .etp = 1});
@@ -203,6 +207,7 @@ std::vector<MeshSizes> meshes_of(const PlanInput& in, int64_t gpus) {
 
 std::vector<Candidate> candidates_of(const PlanInput& in, int64_t gpus, const MeshSizes& mesh, const Front& front, SpaceCounts& counts) {
   std::vector<Candidate> list;
+  Splits splits;
   for (const int64_t micro : {1, 2, 4})
     for (const auto& recompute : kRecompute) {
       PlanInput base = in;
@@ -217,7 +222,7 @@ std::vector<Candidate> candidates_of(const PlanInput& in, int64_t gpus, const Me
         ++counts.impossible;
         continue;
       }
-      LayoutChoices choices(base, front, counts);
+      LayoutChoices choices(base, front, splits, counts);
       choices.add_all();
       for (Candidate& c : choices.list) list.push_back(std::move(c));
     }

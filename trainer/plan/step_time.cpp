@@ -179,11 +179,6 @@ void sum_timeline(StepPrediction& s) {
   }
 }
 
-ChunkModel chunk_model(const PlanInput& in, const StepPrediction& s) {
-  const Priced& p = s.priced;
-  return ChunkModel(in, {p.seq_len, p.micro_batch, p.tp, p.cp, p.ep, p.etp, p.dp, s.schedule->num_stages});
-}
-
 void explain_step(const PlanInput& in, const ChunkModel& model, const StepPrediction& s, Ledger& ledger) {
   model.explain(ledger);
   std::vector<std::string> stage_names;
@@ -323,8 +318,9 @@ StepPrediction prepare_step(const PlanInput& in, const Priced& priced, std::shar
     s.schedule = std::make_shared<const Schedule>(schedule_of(priced));
   s.specs = stage_specs(in, priced, s.schedule->num_stages);
   s.parameters = rank_parameters(in, priced, *s.schedule, s.specs);
-  const ChunkModel model = chunk_model(in, s);
-  for (const StageSpec& spec : s.specs) s.stages.push_back(model.stage(spec));
+  s.model = std::make_shared<const ChunkModel>(
+      in, ChunkModel::Layout{priced.seq_len, priced.micro_batch, priced.tp, priced.cp, priced.ep, priced.etp, priced.dp, s.schedule->num_stages});
+  for (const StageSpec& spec : s.specs) s.stages.push_back(s.model->stage(spec));
   const Sharding group = sharding(priced, s.schedule->is_mirrored);
   add_weight_traffic(in, group, *s.schedule, s);
   price_update(in, group, s, ledger);
@@ -334,7 +330,8 @@ StepPrediction prepare_step(const PlanInput& in, const Priced& priced, std::shar
 
 void simulate_step(const PlanInput& in, StepPrediction& s, Ledger* ledger) {
   const Priced& priced = s.priced;
-  const ChunkModel model = chunk_model(in, s);
+  const std::shared_ptr<const ChunkModel> held = std::move(s.model);
+  const ChunkModel& model = *held;
   const bool is_inter = priced.dp * priced.tp * priced.cp >= in.cluster.gpus_per_node;
   s.message = priced.pp > 1 ? model.message_seconds(is_inter) : 0;
   s.simulation = simulate(*s.schedule, costs_of(in, model, s, is_inter));

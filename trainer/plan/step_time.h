@@ -33,6 +33,7 @@ struct StageParameters {
 struct StepPrediction {
   Priced priced;
   std::shared_ptr<const Schedule> schedule;
+  std::shared_ptr<const ChunkModel> model;  // between the two halves only: it refers to the input
   Simulation simulation;
   std::vector<StageSpec> specs;  // [stage]
   std::vector<StageTimes> stages;
