@@ -9,6 +9,7 @@
 
 namespace atoll::plan {
 namespace {
+double beyond(double fed, double own) { return fed > own * (1 + 1e-12) ? fed - own : 0; }  // sums in another order are no wait
 size_t at(WorkPhase p) { return static_cast<size_t>(p); }
 
 // Two streams over matched layers: computation attn(F) mlp(B) mlp(W) mlp(F) attn(B) attn(W), communication combine(B) dispatch(F) dispatch(B) combine(F)
@@ -234,9 +235,9 @@ StageTimes ChunkModel::stage(const StageSpec& spec) const {
     s.forward += fed_f;
     s.backward += fed_b;
     s.weight += fed_w;
-    s.host_forward += fed_f - f - shown_f;
-    s.host_backward += fed_b - b - shown_b;
-    s.host_weight += fed_w - w;
+    s.host_forward += beyond(fed_f, f + shown_f);
+    s.host_backward += beyond(fed_b, b + shown_b);
+    s.host_weight += beyond(fed_w, w);
     s.exposed_forward += shown_f;
     s.exposed_backward += shown_b;
   }

@@ -1,6 +1,7 @@
 // How long the pieces of a step take: phases of a layer, its exchanges, a stage's F, B and W alone, and an overlapped pair of F and B.
-// Policy: the device is fed by a host that launches kernel after kernel (host_time.cpp); computation = FLOPs / the measured rate of the nearest shape, memory-bound work = bytes / the reached part of the bandwidth; exchanges = wire bytes /
-// the reached part of the line rate. A pair is two streams, computation and communication, in the order of DeepSeek's trace (one layer of F against one of B).
+// Policy: the device is fed by a host that launches kernel after kernel (host_time.cpp); computation = FLOPs / the measured rate of the nearest shape,
+// memory-bound work = bytes / the reached part of the bandwidth; exchanges = wire bytes / the reached part of the line rate. A pair is two streams, computation
+// and communication, in the order of DeepSeek's trace (one layer of F against one of B).
 #pragma once
 #include <array>
 #include <string>

@@ -15,8 +15,7 @@ double host_launches(const PlanInput& in, WorkPhase phase, bool is_moe, double l
   switch (phase) {
     case WorkPhase::kAttnForward: return attention;
     case WorkPhase::kMlpForward: return mlp;
-    case WorkPhase::kMlpBackward:
-      return s.number("host.mlp_backward") + s.number("host.expert_backward") * experts + (are_experts_again ? mlp : 0);
+    case WorkPhase::kMlpBackward: return s.number("host.mlp_backward") + s.number("host.expert_backward") * experts + (are_experts_again ? mlp : 0);
     case WorkPhase::kAttnBackward: return s.number("host.attention_backward") * eager + (is_full ? attention : 0);
     case WorkPhase::kMlpWeight: return s.number("host.weight");
     default: return 0;  // host.weight holds both
@@ -32,9 +31,11 @@ double waiting_forward(const LayerTimes& l) {
 }
 
 void explain_host(const LayerTimes& l, double local_experts, Ledger& ledger) {
-  const std::vector<std::string> inputs = {"plan.host.launch", "plan.host.attention_forward", "plan.host.mlp_forward", "plan.host.attention_backward",
-                                           "plan.host.mlp_backward", "plan.host.weight", "plan.host.expert_forward", "plan.host.expert_backward",
-                                           "plan.host.graphs", "plan.recompute"};
+  const std::vector<std::string> inputs = {"plan.host.launch",         "plan.host.attention_forward",
+                                           "plan.host.mlp_forward",    "plan.host.attention_backward",
+                                           "plan.host.mlp_backward",   "plan.host.weight",
+                                           "plan.host.expert_forward", "plan.host.expert_backward",
+                                           "plan.host.graphs",         "plan.recompute"};
   ledger.put("layer.host_forward", l.host_forward(), Unit::kSeconds,
              detail::concat("the host's time to launch F of one layer, ", local_experts, " routed experts on a device"), inputs);
   ledger.put("layer.host_backward", l.host_backward() + l.host_weight(), Unit::kSeconds, "the same, B and W", inputs);

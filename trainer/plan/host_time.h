@@ -1,5 +1,5 @@
-// The host's part of a step: it launches every kernel, and in an MoE layer it waits for the counts of routed rows. Policy: launches are counted (a published trace,
-// or the source of the software that is planned), the time of one is a named input; what a host that is behind costs follows from the order of events.
+// The host's part of a step: it launches every kernel, and in an MoE layer it waits for the counts of routed rows. Policy: launches are counted (a published
+// trace, or the source of the software that is planned), the time of one is a named input; what a host that is behind costs follows from the order of events.
 #pragma once
 #include "trainer/plan/chunk_time.h"
 

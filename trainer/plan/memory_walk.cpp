@@ -87,7 +87,9 @@ RankPeaks walk(const Schedule& schedule, int rank, const Of& of, bool are_pairs_
 }
 }  // namespace
 
-RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool are_pairs_overlapped) { return walk(schedule, rank, of, are_pairs_overlapped); }
+RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool are_pairs_overlapped) {
+  return walk(schedule, rank, of, are_pairs_overlapped);
+}
 RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, bool are_pairs_overlapped) {
   return walk(
       schedule, rank, [&](int stage, int) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; }, are_pairs_overlapped);

@@ -79,7 +79,8 @@ void Page::time() {
          num("routing.copies"));
     line("  exposed exchanges: {} of a step, in chunks that run alone", val("exposed"));
   }
-  line("  host: launches F of a layer in {}, B and W in {}; the device waits for it {} of a step", val("layer.host_forward"), val("layer.host_backward"), val("host"));
+  line("  host: launches F of a layer in {}, B and W in {}; the device waits for it {} of a step", val("layer.host_forward"), val("layer.host_backward"),
+       val("host"));
   line("  {:.0f} tokens/s/GPU, {} tokens a day; {} causal = MFU {}, {} non-causal = MFU {} (of {} dense BF16)", num("tokens_per_gpu_second"),
        val("tokens_per_day"), val("flops.causal"), val("mfu.causal"), val("flops.non_causal"), val("mfu.non_causal"), show(in_.cluster.bf16, Unit::kFlops));
 }

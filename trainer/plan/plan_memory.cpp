@@ -115,8 +115,19 @@ std::vector<RankMemory> plan_memory(const PlanInput& in, const StepPrediction& s
 std::shared_ptr<const StageMemory> StageMemories::get(const PlanInput& in, const Priced& p, const StageSpec& spec, const MemoryShape& shape) {
   int64_t dense = 0;
   for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) dense += !in.run.model.is_moe_layer(l);
-  const Key key{p.seq_len * p.micro_batch, p.tp, p.cp, p.ep, p.etp, shape.rows_received, in.plan.words("recompute"), in.plan.text("cache"), spec.layers.size(), dense,
-                spec.has_embedding, spec.has_head, spec.mtp};
+  const Key key{p.seq_len * p.micro_batch,
+                p.tp,
+                p.cp,
+                p.ep,
+                p.etp,
+                shape.rows_received,
+                in.plan.words("recompute"),
+                in.plan.text("cache"),
+                spec.layers.size(),
+                dense,
+                spec.has_embedding,
+                spec.has_head,
+                spec.mtp};
   {
     const std::lock_guard lock(mutex_);
     if (const auto it = known_.find(key); it != known_.end()) return it->second;

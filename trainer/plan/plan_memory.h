@@ -17,7 +17,7 @@ struct RankMemory {
   double peak_time = 0;                                                                    // s after the step's begin
   std::string moment;
   int peak_action = -1;  // in the rank's list
-  int live = 0;  // micro-batches that hold activations then
+  int live = 0;          // micro-batches that hold activations then
   double total() const { return weights + grads + optimizer + activations + routed + reserve; }
 };
 // routing: balanced, zipf or worst.

@@ -20,8 +20,7 @@
 namespace atoll::plan {
 namespace {
 std::string bound_of(const Candidate& c, double pipeline) {
-  const std::pair<double, const char*> parts[] = {
-      {c.bubble, "bubble"},
+  const std::pair<double, const char*> parts[] = {{c.bubble, "bubble"},
                                                   {c.exposed, "exposed exchanges"},
                                                   {c.host, "the host"},
                                                   {c.optimizer, "gradient and weight collectives"},
@@ -103,7 +102,10 @@ void price_all(std::vector<Candidate>& batch, const Front& front, Search& out) {
   on_all_cores(batch.size(), [&](size_t i) { results[i] = price(batch[i], store, front, batch[i].in.cluster.memory + 1e9); });  // one more GB is asked for
   size_t kept = 0;
   for (size_t i = 0; i < batch.size(); ++i) {
-    ++(results[i] == Pricing::kPriced ? out.tried : results[i] == Pricing::kTooLarge ? out.too_large : results[i] == Pricing::kBeaten ? out.beaten : out.impossible);
+    ++(results[i] == Pricing::kPriced     ? out.tried
+       : results[i] == Pricing::kTooLarge ? out.too_large
+       : results[i] == Pricing::kBeaten   ? out.beaten
+                                          : out.impossible);
     if (results[i] != Pricing::kPriced) continue;
     if (kept != i) batch[kept] = std::move(batch[i]);
     ++kept;
@@ -240,9 +242,10 @@ Search search_layouts(const PlanInput& input) {
 }
 
 std::string search_text(const Search& s) {
-  std::string out = fmt::format("{} on {}: {} layouts simulated in {:.1f} s of {} ({} cannot be built, {} exceed {}, {} cannot be better than one that was simulated)\n\n",
-                                s.in.name, s.in.cluster.name, s.tried, s.seconds, s.tried + s.impossible + s.too_large + s.beaten, s.impossible, s.too_large,
-                                show(s.in.cluster.memory, Unit::kBytes), s.beaten);
+  std::string out =
+      fmt::format("{} on {}: {} layouts simulated in {:.1f} s of {} ({} cannot be built, {} exceed {}, {} cannot be better than one that was simulated)\n\n",
+                  s.in.name, s.in.cluster.name, s.tried, s.seconds, s.tried + s.impossible + s.too_large + s.beaten, s.impossible, s.too_large,
+                  show(s.in.cluster.memory, Unit::kBytes), s.beaten);
   out += fmt::format("{:>6} {:>9} {:>12} {:>9}   {}\n", "GPUs", "step", "tokens/s/GPU", "memory", "layout; bound by");
   const auto line = [&](const Candidate& c) {
     out += fmt::format("{:>6} {:>9} {:>12.0f} {:>9}   {}\n{:>42}{}\n", c.gpus, show(c.step, Unit::kSeconds), c.tokens_per_gpu_second,

@@ -15,7 +15,7 @@ struct Candidate {
 struct Search {
   PlanInput in;
   Candidate given;
-  std::vector<Candidate> front;  // Pareto: nothing else is faster in as little memory on as few devices; fastest first
+  std::vector<Candidate> front;                                  // Pareto: nothing else is faster in as little memory on as few devices; fastest first
   int64_t tried = 0, impossible = 0, too_large = 0, beaten = 0;  // simulated; cannot be built; cannot fit; cannot be better than one that was priced
   double seconds = 0;
   double step_with_more_memory = 0, step_with_more_bandwidth = 0;  // one GB, one GB/s

@@ -21,7 +21,7 @@ constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1, "none"},        {"zb-h1", 1
 constexpr ScheduleChoice kAlone[] = {{"1f1b", 1, "none"}, {"1f1b", 1, "pairs"}};  // of one pipeline rank
 const std::vector<std::vector<std::string>> kRecompute = {{}, {"norms", "mla_up", "swiglu"}, {"norms", "mla_up", "swiglu", "experts"}, {"full"}};
 constexpr int64_t kLeastRows = 2048;  // tokens of a sequence on a device: GEMMs were measured at 4096 rows and more, context parallelism leaves fewer
-constexpr double kCommSms = 20;  // of exchanges beside computation, where the plan says nothing: DeepSeek-V3 report, section 3.2.2
+constexpr double kCommSms = 20;       // of exchanges beside computation, where the plan says nothing: DeepSeek-V3 report, section 3.2.2
 
 void set_words(PlanInput& in, const std::string& key, const std::vector<std::string>& words) {
   Value v = in.plan.at(key);
@@ -49,7 +49,6 @@ double least_memory(const PlanInput& in) {
   const double weight = in.plan.text("precision") == "fp8" ? 1 : 2, grad = in.plan.text("grads") == "bf16" ? 2 : 4;
   return (zero >= 3 ? split : held) * weight + (zero >= 2 ? split : held) * grad + in.plan.number("reserve");
 }
-
 
 // Activations that the first rank holds before its first backward; kept: of a dense layer and of a MoE layer.
 struct KeptOfLayer {
@@ -102,8 +101,8 @@ class LayoutChoices {
   std::vector<Candidate> list;
 
   void add_all() {
-    const std::vector<ScheduleChoice> schedules =
-        priced_.pp > 1 ? std::vector<ScheduleChoice>(std::begin(kSchedules), std::end(kSchedules)) : std::vector<ScheduleChoice>(std::begin(kAlone), std::end(kAlone));
+    const std::vector<ScheduleChoice> schedules = priced_.pp > 1 ? std::vector<ScheduleChoice>(std::begin(kSchedules), std::end(kSchedules))
+                                                                 : std::vector<ScheduleChoice>(std::begin(kAlone), std::end(kAlone));
     for (const char* overlap : {"none", "pairs"})
       for (PlanInput& form : dispatch_forms(overlap)) {
         const double least = least_pipeline(form, model_of(form));
@@ -118,7 +117,7 @@ class LayoutChoices {
     std::vector<PlanInput> forms(1, base_);
     const double asked = base_.plan.number("comm_sms");
     set_text(forms[0], "overlap", overlap);
-        set_number(forms[0], "comm_sms", overlap == "none" ? 0 : asked > 0 || base_.cluster.sms < 4 * kCommSms ? asked : kCommSms);
+    set_number(forms[0], "comm_sms", overlap == "none" ? 0 : asked > 0 || base_.cluster.sms < 4 * kCommSms ? asked : kCommSms);
     if (base_.run.parallel.mesh.ep == 1) return forms;
     const ChunkModel model = model_of(forms[0]);
     const std::array<double, 4> hierarchical = model.exchange_seconds("hierarchical"), flat = model.exchange_seconds("flat");
@@ -172,7 +171,8 @@ void Front::add(const FrontPoint& p) {
   points_.push_back(p);
 }
 bool Front::beats(const FrontPoint& least) const {
-  return std::any_of(points_.begin(), points_.end(), [&](const FrontPoint& q) { return q.step <= least.step && q.memory <= least.memory && q.gpus <= least.gpus; });
+  return std::any_of(points_.begin(), points_.end(),
+                     [&](const FrontPoint& q) { return q.step <= least.step && q.memory <= least.memory && q.gpus <= least.gpus; });
 }
 
 double least_pipeline(const PlanInput& in, const ChunkModel& model) {
@@ -201,7 +201,9 @@ std::vector<MeshSizes> meshes_of(const PlanInput& in, int64_t gpus) {
         for (const int ep : c.n_routed_experts > 0 ? powers_of_two(c.n_routed_experts) : std::vector<int>{1})
           if (gpus / pp % ep == 0) list.push_back({.pp = pp, .tp = tp, .cp = cp, .ep = ep, .etp = 1});
       }
-  std::stable_sort(list.begin(), list.end(), [](const MeshSizes& a, const MeshSizes& b) { return a.pp * a.pp * a.tp * a.cp < b.pp * b.pp * b.tp * b.cp; });  // micro-batches of a rank x ranks
+  std::stable_sort(list.begin(), list.end(), [](const MeshSizes& a, const MeshSizes& b) {
+    return a.pp * a.pp * a.tp * a.cp < b.pp * b.pp * b.tp * b.cp;
+  });  // micro-batches of a rank x ranks
   return list;
 }
 
@@ -233,8 +235,8 @@ std::string describe(const PlanInput& in) {
   const MeshSizes& m = in.run.parallel.mesh;
   std::string recompute;
   for (const std::string& w : in.plan.words("recompute")) recompute += (recompute.empty() ? "" : "+") + w;
-  return fmt::format("pp {} dp {}{} ep {}, {}{}, {} x {} micro-batches, zero {}, recompute {}{}{}", m.pp, in.dp(), (m.tp > 1 ? fmt::format(" tp {}", m.tp) : "") + (m.cp > 1 ? fmt::format(" cp {}", m.cp) : ""),
-                     m.ep, in.schedule(),
+  return fmt::format("pp {} dp {}{} ep {}, {}{}, {} x {} micro-batches, zero {}, recompute {}{}{}", m.pp, in.dp(),
+                     (m.tp > 1 ? fmt::format(" tp {}", m.tp) : "") + (m.cp > 1 ? fmt::format(" cp {}", m.cp) : ""), m.ep, in.schedule(),
                      (in.schedule() == "interleaved" ? fmt::format(" x{}", in.chunks()) : "") +
                          (in.plan.text("overlap") != "none" && in.schedule().compare(0, 8, "dualpipe") != 0 ? " overlapped" : ""),
                      in.run.train.global_batch / in.dp() / in.run.train.micro_batch, in.run.train.micro_batch, in.plan.number("zero"),

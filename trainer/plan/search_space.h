@@ -1,5 +1,6 @@
-// The space that a search goes through, layout by layer of choices, and what keeps it short: bounds that no schedule can beat. Policy: a candidate is left out only where it
-// cannot be built, where what it holds at least does not fit, or where its computation alone takes longer than a priced layout that needs no more memory and devices.
+// The space that a search goes through, layout by layer of choices, and what keeps it short: bounds that no schedule can beat. Policy: a candidate is left out
+// only where it cannot be built, where what it holds at least does not fit, or where its computation alone takes longer than a priced layout that needs no more
+// memory and devices.
 #pragma once
 #include <map>
 #include <memory>

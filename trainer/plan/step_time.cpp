@@ -118,7 +118,8 @@ SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, StepPredi
     costs.backward.push_back(t.backward + wait);
     costs.weight.push_back(t.weight);
   }
-  const bool has_pairs = s.priced.is_paired || s.priced.schedule == "dualpipe" || s.priced.schedule == "dualpipev" || in.run.parallel.schedule == s.priced.schedule;
+  const bool has_pairs =
+      s.priced.is_paired || s.priced.schedule == "dualpipe" || s.priced.schedule == "dualpipev" || in.run.parallel.schedule == s.priced.schedule;
   std::map<std::tuple<size_t, double, double>, size_t> kinds;  // stages that are alike
   std::vector<size_t> kind;
   for (const StageTimes& t : s.stages) kind.push_back(kinds.try_emplace({t.layers.size(), t.forward, t.backward}, kinds.size()).first->second);
@@ -210,7 +211,8 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   ledger.put("bubble", s.bubble, Unit::kSeconds, of + "idle time, mean over ranks", {"pipeline", "solo_forward", "solo_backward", "solo_weight", "pairs"});
   ledger.put("exposed", s.exposed, Unit::kSeconds, "exchanges in chunks that run alone, of the rank that waits most",
              {"layer.dispatch", "layer.combine", "layer.grad_dispatch", "layer.grad_combine"});
-  ledger.put("host", s.host, Unit::kSeconds, "the device waits for the host, in chunks and pairs whose launches take longer than their kernels; mean over ranks",
+  ledger.put("host", s.host, Unit::kSeconds,
+             "the device waits for the host, in chunks and pairs whose launches take longer than their kernels; mean over ranks",
              {"layer.host_forward", "layer.host_backward", "plan.host.waits"});
   ledger.put("step_time", s.step, Unit::kSeconds, "pipeline + optimizer", {"pipeline", "optimizer"});
   ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount,
@@ -314,8 +316,7 @@ StepPrediction prepare_step(const PlanInput& in, const Priced& priced, std::shar
   if (s.schedule && (s.schedule->num_ranks != priced.pp || s.schedule->num_microbatches != priced.num_microbatches()))
     throw ConfigError(detail::concat("the schedule of ", priced.schedule, " is for ", s.schedule->num_ranks, " ranks and ", s.schedule->num_microbatches,
                                      " micro-batches, not ", priced.pp, " and ", priced.num_microbatches()));
-  if (!s.schedule)
-    s.schedule = std::make_shared<const Schedule>(schedule_of(priced));
+  if (!s.schedule) s.schedule = std::make_shared<const Schedule>(schedule_of(priced));
   s.specs = stage_specs(in, priced, s.schedule->num_stages);
   s.parameters = rank_parameters(in, priced, *s.schedule, s.specs);
   s.model = std::make_shared<const ChunkModel>(

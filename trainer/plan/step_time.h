@@ -22,8 +22,8 @@ struct Priced {
 };
 Priced pretraining(const PlanInput& input);
 Priced context_stage(const PlanInput& input, const ContextStage& stage);
-// The schedule by its name; with pairs where is_paired: every F after the first B runs together with the B that follows it (Megatron's overlap of one micro-batch's
-// exchanges with the computation of another). Interleaved 1F1B has room for that, and 1F1B of one rank.
+// The schedule by its name; with pairs where is_paired: every F after the first B runs together with the B that follows it (Megatron's overlap of one
+// micro-batch's exchanges with the computation of another). Interleaved 1F1B has room for that, and 1F1B of one rank.
 Schedule schedule_of(const Priced& priced);
 
 struct StageParameters {
@@ -38,7 +38,7 @@ struct StepPrediction {
   std::vector<StageSpec> specs;  // [stage]
   std::vector<StageTimes> stages;
   std::vector<std::vector<double>> pair_host;  // [stage of F][stage of B] what of a pair the device waits for the host
-  std::vector<StageParameters> parameters;  // [rank], all of its stages
+  std::vector<StageParameters> parameters;     // [rank], all of its stages
   double pipeline = 0, reduce = 0, gather = 0, update = 0, step = 0;
   // Means over pipeline ranks.
   double forward = 0, backward = 0, weight = 0, pairs = 0, bubble = 0, pair_count = 0;

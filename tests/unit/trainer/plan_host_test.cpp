@@ -58,3 +58,16 @@ TEST_CASE("A host that waits for counts adds its launches to the dispatch, never
   l.host[static_cast<size_t>(WorkPhase::kAttnForward)] = 30;
   CHECK(waiting_forward(l) == 20 + 30 + 1);  // the dispatch is launched last
 }
+
+TEST_CASE("Training refuses a mistake in a recipe's plan section, with its line and the key that was meant", "[plan]") {
+  const auto error = [](const std::string& section) -> std::string {
+    try {
+      parse_run_config("model: debug\ntrain: {steps: 1}\ndata: {store: x}\nplan:\n" + section, "r.yaml", {});
+    } catch (const Error& e) { return e.what(); }
+    return "";
+  };
+  CHECK(error("  precision: fp8\n  host: {launch: 13.5 us}\n  cluster: h800-2048\n").empty());
+  CHECK_THAT(error("  precison: fp8\n"), Catch::Contains("r.yaml:5: plan.precison: no such key; did you mean precision?"));
+  CHECK_THAT(error("  host: {lanch: 1 us}\n"), Catch::Contains("plan.host.lanch: no such key; did you mean host.launch?"));
+  CHECK_THAT(error("  published:\n    - {item: step_time, value: 3}\n"), Catch::Contains("plan.published: source is missing"));
+}
