@@ -246,10 +246,20 @@ std::string search_text(const Search& s) {
       fmt::format("{} on {}: {} layouts simulated in {:.1f} s of {} ({} cannot be built, {} exceed {}, {} cannot be better than one that was simulated)\n\n",
                   s.in.name, s.in.cluster.name, s.tried, s.seconds, s.tried + s.impossible + s.too_large + s.beaten, s.impossible, s.too_large,
                   show(s.in.cluster.memory, Unit::kBytes), s.beaten);
-  out += fmt::format("{:>6} {:>9} {:>12} {:>9}   {}\n", "GPUs", "step", "tokens/s/GPU", "memory", "layout; bound by");
+  out += fmt::format("{:>6} {:>8} {:>6} {:>7}  {:>2} {:>4} {:>2} {:>2} {:>3}  {:<26} {:>8} {:>4}  {:<27}  {}\n", "GPUs", "step", "t/s/G", "memory", "pp", "dp",
+                     "tp", "cp", "ep", "schedule", "micro-b.", "ZeRO", "recomputed", "exposed, bubble, collectives");
   const auto line = [&](const Candidate& c) {
-    out += fmt::format("{:>6} {:>9} {:>12.0f} {:>9}   {}\n{:>42}{}\n", c.gpus, show(c.step, Unit::kSeconds), c.tokens_per_gpu_second,
-                       show(c.memory, Unit::kBytes), c.text, "", c.bound_by);
+    const MeshSizes& m = c.in.run.parallel.mesh;
+    std::string recompute;
+    for (const std::string& w : c.in.plan.words("recompute")) recompute += (recompute.empty() ? "" : "+") + w;
+    const auto part = [&](double seconds) { return 100 * seconds / c.step; };
+    out +=
+        fmt::format("{:>6} {:>6.2f} s {:>6.0f} {:>4.1f} GB  {:>2} {:>4} {:>2} {:>2} {:>3}  {:<26} {:>4} x {} {:>4}  {:<27}  {:.0f} %, {:.0f} %, {:.0f} %{}\n",
+                    c.gpus, c.step, c.tokens_per_gpu_second, c.memory / 1e9, m.pp, c.in.dp(), m.tp, m.cp, m.ep,
+                    schedule_text(c.in) + (c.in.plan.text("dispatch") == "flat" && m.ep > 1 ? ", flat" : ""),
+                    c.in.run.train.global_batch / c.in.dp() / c.in.run.train.micro_batch, c.in.run.train.micro_batch, c.in.plan.number("zero"),
+                    recompute.empty() ? "-" : recompute, part(c.exposed), part(c.bubble), part(c.optimizer),
+                    c.in.run.parallel.stage_layers.empty() ? "" : "; own layer split");
   };
   const size_t shown = std::min<size_t>(12, s.front.size());
   for (size_t i = 0; i < shown; ++i) line(s.front[i]);

@@ -231,14 +231,18 @@ std::vector<Candidate> candidates_of(const PlanInput& in, int64_t gpus, const Me
   return list;
 }
 
+std::string schedule_text(const PlanInput& in) {
+  const bool is_dualpipe = in.schedule().compare(0, 8, "dualpipe") == 0;
+  return in.schedule() + (in.schedule() == "interleaved" ? fmt::format(" x{}", in.chunks()) : "") +
+         (in.plan.text("overlap") != "none" && !is_dualpipe ? " overlapped" : "");
+}
+
 std::string describe(const PlanInput& in) {
   const MeshSizes& m = in.run.parallel.mesh;
   std::string recompute;
   for (const std::string& w : in.plan.words("recompute")) recompute += (recompute.empty() ? "" : "+") + w;
-  return fmt::format("pp {} dp {}{} ep {}, {}{}, {} x {} micro-batches, zero {}, recompute {}{}{}", m.pp, in.dp(),
-                     (m.tp > 1 ? fmt::format(" tp {}", m.tp) : "") + (m.cp > 1 ? fmt::format(" cp {}", m.cp) : ""), m.ep, in.schedule(),
-                     (in.schedule() == "interleaved" ? fmt::format(" x{}", in.chunks()) : "") +
-                         (in.plan.text("overlap") != "none" && in.schedule().compare(0, 8, "dualpipe") != 0 ? " overlapped" : ""),
+  return fmt::format("pp {} dp {}{} ep {}, {}, {} x {} micro-batches, zero {}, recompute {}{}{}", m.pp, in.dp(),
+                     (m.tp > 1 ? fmt::format(" tp {}", m.tp) : "") + (m.cp > 1 ? fmt::format(" cp {}", m.cp) : ""), m.ep, schedule_text(in),
                      in.run.train.global_batch / in.dp() / in.run.train.micro_batch, in.run.train.micro_batch, in.plan.number("zero"),
                      recompute.empty() ? "none" : recompute, in.plan.text("dispatch") == "flat" ? ", flat dispatch" : "",
                      in.run.parallel.stage_layers.empty() ? "" : ", own layer split");

@@ -32,6 +32,7 @@ std::vector<MeshSizes> meshes_of(const PlanInput& input, int64_t gpus);
 // What is worth pricing of one mesh: micro-batch, recomputation, schedule with its overlap, ZeRO, dispatch form.
 std::vector<Candidate> candidates_of(const PlanInput& input, int64_t gpus, const MeshSizes& mesh, const Front& front, SpaceCounts& counts);
 std::string describe(const PlanInput& input);
+std::string schedule_text(const PlanInput& input);  // "interleaved x4 overlapped"
 // Seconds of computation that the busiest rank has at least.
 double least_pipeline(const PlanInput& input, const ChunkModel& model);
 
