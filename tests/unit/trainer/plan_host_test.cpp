@@ -1,4 +1,6 @@
 // The host's part of a plan: launches counted by phase, what a host that is behind costs, and that it is not behind where devices have enough to do.
+#include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 
 #include "trainer/plan/host_time.h"
@@ -70,4 +72,23 @@ TEST_CASE("Training refuses a mistake in a recipe's plan section, with its line 
   CHECK_THAT(error("  precison: fp8\n"), Catch::Contains("r.yaml:5: plan.precison: no such key; did you mean precision?"));
   CHECK_THAT(error("  host: {lanch: 1 us}\n"), Catch::Contains("plan.host.lanch: no such key; did you mean host.launch?"));
   CHECK_THAT(error("  published:\n    - {item: step_time, value: 3}\n"), Catch::Contains("plan.published: source is missing"));
+}
+
+TEST_CASE("Interleaved 1F1B in pairs is proven, and all but its warm-up and cool-down is paired", "[plan]") {
+  for (const auto& [pp, chunks, n] : {std::array{2, 2, 8}, {4, 2, 8}, {4, 4, 24}, {8, 3, 16}, {1, 1, 5}}) {
+    Priced p;
+    p.global_batch = n;
+    p.pp = pp;
+    p.chunks = chunks;
+    p.schedule = pp == 1 ? "1f1b" : "interleaved";
+    p.is_paired = true;
+    const Schedule s = schedule_of(p);
+    INFO(pp << " ranks, " << chunks << " chunks, " << n << " micro-batches");
+    CHECK(check(s).empty());
+    for (int r = 0; r < pp; ++r) {
+      const auto& list = s.actions[static_cast<size_t>(r)];
+      const auto pairs = std::count_if(list.begin(), list.end(), [](const Action& a) { return a.kind == ActionKind::kPair; });
+      CHECK(pairs == std::max(0, n * chunks - (2 * (pp - 1 - r) + (chunks - 1) * pp) - 1));
+    }
+  }
 }
