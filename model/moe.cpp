@@ -92,8 +92,8 @@ Buffer Moe::to_arrival_order(const MoeState& s, Buffer ordered) const {
 
 void Moe::experts(MoeState& s, const Tensor& x) const {
   if (has_shared_) s.shared_out = shared_.forward(s.shared, x);  // first: it hides the dispatch
-  s.rows_request.wait();
-  s.weight_request.wait();
+  dispatcher_.wait(s.rows_request);
+  dispatcher_.wait(s.weight_request);
   s.send_rows.reset();
   s.send_weight.reset();
   s.expert_x = to_expert_order(s, std::move(s.arrived));
@@ -116,7 +116,7 @@ void Moe::experts(MoeState& s, const Tensor& x) const {
 }
 
 Buffer Moe::combine(MoeState& s) const {
-  s.rows_request.wait();
+  dispatcher_.wait(s.rows_request);
   s.arrived.reset();
   const Tensor& rows = s.send_rows;
   const int64_t T = s.row_of.tensor().dim[0];
@@ -130,7 +130,7 @@ void Moe::dispatch_gradient(MoeState& s, const Tensor& dy) const { send_to_exper
 
 void Moe::experts_backward(MoeState& s, const Tensor& dy) const {
   if (has_shared_) s.shared_out = shared_.backward_input(s.shared, dy);
-  s.rows_request.wait();
+  dispatcher_.wait(s.rows_request);
   s.send_rows.reset();
   s.expert_dy = to_expert_order(s, std::move(s.arrived));
   const int64_t R = s.plan.rows_received, D = dy.dim[1], F = config_.moe_intermediate_size;
@@ -159,8 +159,8 @@ void Moe::experts_backward(MoeState& s, const Tensor& dy) const {
 }
 
 Buffer Moe::combine_gradient(MoeState& s, const TokenRows& rows, const StepScales& scales) const {
-  s.rows_request.wait();
-  s.weight_request.wait();
+  dispatcher_.wait(s.rows_request);
+  dispatcher_.wait(s.weight_request);
   s.arrived.reset();
   s.arrived_weight.reset();
   const int64_t T = s.row_of.tensor().dim[0], K = s.row_of.tensor().dim[1], E = config_.n_routed_experts;

@@ -41,6 +41,11 @@ class BlockBuilder {
   void mla_projections();
   void gqa_projections();
   bool again(bool flag) const { return flag || s_.recompute.full; }
+  // Bytes of an element that becomes an operand in forward, of a gradient that becomes one (per token and transposed), and of a saved operand that is
+  // transposed for its weight gradient.
+  double cast() const { return !s_.is_fp8 ? 0 : s_.is_tensor_scaled ? 2 + 4 : 3; }
+  double cast_gradient() const { return s_.is_fp8 ? 6 : 0; }
+  double transpose() const { return s_.is_fp8 && !s_.is_tensor_scaled ? 2.5 : 0; }
   double H() const { return static_cast<double>(c_.num_attention_heads) / s_.tp; }
 
   const ModelConfig& c_;
@@ -95,12 +100,13 @@ void BlockBuilder::attention() {
 
   // Memory-bound work: each tensor that is read or written once more than the GEMMs do, 2 bytes an element (1 as FP8). Sequence-parallel: a tp-th of the
   // tokens.
-  const double Ts = T / s_.tp, e8 = s_.is_fp8 ? 1 : 0, q_lora = static_cast<double>(c_.q_lora_rank), kv_lora = static_cast<double>(c_.kv_lora_rank);
+  const double Ts = T / s_.tp, q_lora = static_cast<double>(c_.q_lora_rank), kv_lora = static_cast<double>(c_.kv_lora_rank);
   const double q_width = H() * qk, o_width = H() * v;
   const double kv_width = s_.kv_heads > 0 ? static_cast<double>(s_.kv_heads) / s_.tp * (qk + v) : H() * (qk + v);
   const double norms = Ts * D * (4 + 6) + T * (q_lora + (s_.kv_heads > 0 ? 0 : kv_lora)) * 4;  // input norm; residual add with the second norm; latent norms
   const double rope = T * (q_width + kv_width) * 4;                                            // rotation and the joined heads: read and written
-  const double casts = e8 * T * (2 * D * 3 + (q_lora + kv_lora) * 3 + o_width * (3 + 2.5));    // operands to FP8; the attention output also to its 12-bit cache
+  const double cache = s_.is_fp8 && !s_.is_tensor_scaled ? 2.5 : 0;                            // the attention output also to its 12-bit cache
+  const double casts = T * ((2 * D + q_lora + kv_lora) * cast() + o_width * (cast() + cache));
   glue("norms", kAttnForward, norms);
   glue("rope and heads", kAttnForward, rope);
   glue("casts", kAttnForward, casts);
@@ -108,26 +114,27 @@ void BlockBuilder::attention() {
   // operand), what is recomputed.
   glue("norms", kAttnBackward, Ts * D * (8 + 8) + T * (q_lora + (s_.kv_heads > 0 ? 0 : kv_lora)) * 6);
   glue("rope and heads", kAttnBackward, rope);
-  glue("casts and transposes", kAttnBackward, e8 * T * ((D + q_width + kv_width + q_lora + kv_lora) * (3 + 3) + (o_width + D + q_lora + kv_lora) * (1.5 + 1)));
+  glue("casts and transposes", kAttnBackward,
+       T * ((D + q_width + kv_width + q_lora + kv_lora) * cast_gradient() + (o_width + D + q_lora + kv_lora) * transpose()));
   if (again(s_.recompute.norms)) glue("norms again", kAttnBackward, norms, true);
   if (again(s_.recompute.mla_up)) glue("rope and heads again", kAttnBackward, rope, true);
 }
 
 void BlockBuilder::mlp(const std::string& op, double width, bool is_recomputed) {
   using enum WorkPhase;
-  const double D = static_cast<double>(c_.hidden_size), T = s_.tokens, F = width / s_.tp, e8 = s_.is_fp8 ? 1 : 0;
+  const double D = static_cast<double>(c_.hidden_size), T = s_.tokens, F = width / s_.tp;
+  const double late = s_.is_tensor_scaled ? 0 : cast_gradient() / 2;  // the gradients' transposed casts: with W, or with the others
   linear(op + ".gate_up", 2 * width, D, true, kMlpForward, kMlpBackward, kMlpWeight, s_.is_fp8, is_recomputed || s_.recompute.full);
   linear(op + ".down", D, width, false, kMlpForward, kMlpBackward, kMlpWeight, s_.is_fp8, s_.recompute.full);
-  glue(op + ".swiglu", kMlpForward, T * F * (4 + 2 + e8 * 3));
+  glue(op + ".swiglu", kMlpForward, T * F * (4 + 2 + cast()));
   glue(op + ".swiglu", kMlpBackward, T * F * (4 + 2 + 4 + (s_.recompute.swiglu ? 2 : 0)));
-  glue(op + ".casts and transposes", kMlpBackward, e8 * T * (D * 3 + 2 * F * 3));
-  glue(op + ".casts and transposes", kMlpWeight, e8 * T * (D * 3 + 2 * F * 3 + F * 2 + D * 2));
+  glue(op + ".casts and transposes", kMlpBackward, T * (D + 2 * F) * (cast_gradient() - late));
+  glue(op + ".casts and transposes", kMlpWeight, T * ((D + 2 * F) * late + (F + D) * (late > 0 ? 2 : 0)));
 }
 
 void BlockBuilder::moe() {
   using enum WorkPhase;
-  const double D = static_cast<double>(c_.hidden_size), F = static_cast<double>(c_.moe_intermediate_size), T = s_.tokens / s_.tp, R = s_.routed_rows,
-               e8 = s_.is_fp8 ? 1 : 0;
+  const double D = static_cast<double>(c_.hidden_size), F = static_cast<double>(c_.moe_intermediate_size), T = s_.tokens / s_.tp, R = s_.routed_rows;
   const double E = static_cast<double>(c_.n_routed_experts);
   WorkShape part = s_;  // the router sees each token once
   part.tokens = T;
@@ -140,13 +147,16 @@ void BlockBuilder::moe() {
   const bool again_ = again(s_.recompute.experts);
   grouped("routed.gate_up", 2 * F, D, again_);
   grouped("routed.down", D, F, s_.recompute.full);
-  const double row = e8 > 0 ? 1 : 2;
+  const bool arrive_cast = s_.is_fp8 && s_.are_rows_fp8, in_blocks = s_.is_fp8 && !s_.is_tensor_scaled;
+  const double row = arrive_cast ? 1 : 2;
   glue("permute", kMlpForward, R * D * 2 * row + R * D * 2 + T * D * 2);  // rows to experts; rows summed to tokens
-  glue("routed.swiglu", kMlpForward, R * F * (4 + 2 + e8 * 3));
+  glue("routed.swiglu", kMlpForward, R * F * (4 + 2 + cast()));
+  if (!arrive_cast) glue("routed.casts", kMlpForward, R * D * cast());
   glue("permute", kMlpBackward, R * D * 2 * row + R * D * 2 + T * D * 2);
   glue("routed.swiglu", kMlpBackward, R * F * (4 + 2 + 4 + (again(s_.recompute.swiglu) ? 2 : 0)));
-  glue("routed.casts and transposes", kMlpBackward, e8 * R * (2 * F * 3));
-  glue("routed.casts and transposes", kMlpWeight, e8 * R * (2 * D + 2 * F * 2 + F * 2));  // operands again, along the rows
+  glue("routed.casts and transposes", kMlpBackward,
+       R * (2 * F * (in_blocks ? 3 : cast_gradient()) + (arrive_cast ? 0 : D * (in_blocks ? 3 : cast_gradient()))));
+  if (in_blocks) glue("routed.casts and transposes", kMlpWeight, R * (2 * D + 2 * F * 2 + F * 2));  // operands again, along the rows
   if (c_.n_shared_experts > 0) mlp("shared", static_cast<double>(c_.n_shared_experts) * F, again_);
 }
 }  // namespace

@@ -29,6 +29,9 @@ struct WorkShape {
   double local_experts = 0;  // of a layer, on this device
   int tp = 1;
   bool is_fp8 = false;  // operands of the linear layers but router and head
+  bool is_tensor_scaled =
+      false;                 // with one scale a tensor: its largest element is sought in a pass of its own, and the transposed copy is written with the cast
+  bool are_rows_fp8 = true;  // with is_fp8: routed rows and their gradients arrive as operands, not in BF16
   Recompute recompute;
 };
 

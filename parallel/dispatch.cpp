@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "parallel/stopwatch.h"
 
 namespace atoll {
 namespace {
@@ -39,6 +40,7 @@ Dispatcher::Dispatcher(Communicator& ep, int num_experts) : ep_(ep), num_experts
 }
 
 void Dispatcher::plan(std::span<const int64_t> counts_E, DispatchPlan& plan) {
+  const Stopwatch watch(seconds_);
   ATOLL_CHECK(std::ssize(counts_E) == num_experts_, counts_E.size(), " counts for ", num_experts_, " experts");
   for (int64_t count : counts_E) ATOLL_CHECK(count >= 0, "a routing count of ", count);
   ep_.all_gather(counts_E.data(), static_cast<int64_t>(counts_E.size_bytes()), gathered_.data());
@@ -85,6 +87,11 @@ void Dispatcher::reserve(DispatchPlan& plan) const {
   plan.expert_offsets.reserve(static_cast<size_t>(local_.size()) + 1);
   plan.expert_order.reserve(static_cast<size_t>(most_rows_));
   plan.arrival_order.reserve(static_cast<size_t>(most_rows_));
+}
+
+void Dispatcher::wait(Request& posted) {
+  const Stopwatch watch(seconds_);
+  posted.wait();
 }
 
 Request Dispatcher::dispatch(const DispatchPlan& plan, const void* rows, int64_t row_bytes, void* arrived) {

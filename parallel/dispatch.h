@@ -32,6 +32,8 @@ class Dispatcher {
   // Rows grouped by global expert -> arrival rows (and back). row_bytes: payload of one row. Posts; wait on the request. Buffers must live until then.
   Request dispatch(const DispatchPlan& plan, const void* rows, int64_t row_bytes, void* arrived);
   Request combine(const DispatchPlan& plan, const void* arrived, int64_t row_bytes, void* rows);
+  void wait(Request& posted);                           // until it is complete
+  double seconds() const { return seconds_; }           // in plan and wait, since construction
   int64_t bytes_dispatched() const { return bytes_dispatched_; }  // payload to other ranks, since construction
   int64_t bytes_combined() const { return bytes_combined_; }
 
@@ -42,6 +44,7 @@ class Dispatcher {
   std::vector<int64_t> gathered_, next_row_, send_bytes_, send_begin_, recv_bytes_, recv_begin_;
   int64_t most_rows_ = 0;  // of the whole group in one plan: the worst case is that all are this rank's
   int64_t bytes_dispatched_ = 0, bytes_combined_ = 0;
+  double seconds_ = 0;
 };
 
 }  // namespace atoll

@@ -7,6 +7,7 @@
 #include <exception>
 
 #include "kernels/base/error.h"
+#include "parallel/stopwatch.h"
 
 namespace atoll {
 
@@ -19,6 +20,7 @@ Executor::Executor(const Schedule& schedule, Communicator& pp, StageFunctions fu
 void Executor::run() {
   executed_.clear();
   live_ = peak_live_ = 0;
+  times_ = {};
   struct GiveUp {  // an error leaves: unfinished sends are abandoned here, while unwinding, not when the executor dies later
     Executor& executor;
     ~GiveUp() {
@@ -40,14 +42,14 @@ void Executor::run_action(const Action& action) {
   switch (action.kind) {
     case ActionKind::kForward: return forward(action.stage, action.microbatch);
     case ActionKind::kBackward: return backward(action.stage, action.microbatch);
-    case ActionKind::kWeight: return functions_.backward_weight(action.stage, action.microbatch);
+    case ActionKind::kWeight: return weight(action.stage, action.microbatch);
     case ActionKind::kFullBackward:
       backward(action.stage, action.microbatch);
-      return functions_.backward_weight(action.stage, action.microbatch);
+      return weight(action.stage, action.microbatch);
     case ActionKind::kPair:
       forward(action.stage, action.microbatch);
       backward(action.pair_stage, action.pair_microbatch);
-      return functions_.backward_weight(action.pair_stage, action.pair_microbatch);
+      return weight(action.pair_stage, action.pair_microbatch);
     case ActionKind::kSendForward: return send(kForward, action.stage, action.microbatch);
     case ActionKind::kRecvForward: return receive(kForward, action.stage, action.microbatch);
     case ActionKind::kSendBackward: return send(kBackward, action.stage, action.microbatch);
@@ -57,14 +59,21 @@ void Executor::run_action(const Action& action) {
 
 void Executor::forward(int stage, int microbatch) {
   if (stage > 0 && rank_of(stage - 1, microbatch) == pp_.rank()) hand_over(kForward, stage - 1, stage, microbatch);
+  const Stopwatch watch(times_.forward);
   functions_.forward(stage, microbatch);
   peak_live_ = std::max(peak_live_, ++live_);
 }
 
 void Executor::backward(int stage, int microbatch) {
   if (stage + 1 < schedule_.num_stages && rank_of(stage + 1, microbatch) == pp_.rank()) hand_over(kBackward, stage + 1, stage, microbatch);
+  const Stopwatch watch(times_.backward_input);
   functions_.backward_input(stage, microbatch);
   --live_;
+}
+
+void Executor::weight(int stage, int microbatch) {
+  const Stopwatch watch(times_.backward_weight);
+  functions_.backward_weight(stage, microbatch);
 }
 
 void Executor::send(Direction direction, int stage, int microbatch) {
@@ -77,6 +86,7 @@ void Executor::send(Direction direction, int stage, int microbatch) {
 
 void Executor::receive(Direction direction, int stage, int microbatch) {
   const StageFunctions::Span span = direction == kForward ? functions_.forward_input(stage, microbatch) : functions_.backward_output(stage, microbatch);
+  const Stopwatch watch(times_.waiting);
   pp_.recv(span.data, span.bytes, rank_of(direction == kForward ? stage - 1 : stage + 1, microbatch), direction);
 }
 
@@ -91,7 +101,10 @@ void Executor::hand_over(Direction direction, int from_stage, int stage, int mic
 
 void Executor::finish(Direction direction, Sending& sending) {
   if (sending.stage < 0) return;
-  sending.request.wait();
+  {
+    const Stopwatch watch(times_.waiting);
+    sending.request.wait();
+  }
   (direction == kForward ? functions_.release_forward_output : functions_.release_backward_input_gradient)(std::exchange(sending.stage, -1), sending.microbatch);
 }
 

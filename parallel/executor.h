@@ -19,12 +19,18 @@ struct StageFunctions {
   std::function<void(int stage, int microbatch)> release_forward_output, release_backward_input_gradient;  // called when the send is complete
 };
 
+// Where a rank's time went, in seconds: functions that were given, and waiting for messages of other ranks.
+struct ExecutorTimes {
+  double forward = 0, backward_input = 0, backward_weight = 0, waiting = 0;
+};
+
 class Executor {
  public:
   // pp: communicator over the pipeline's ranks. The schedule holds its sends and receives and has been checked.
   Executor(const Schedule& schedule, Communicator& pp, StageFunctions functions);
   void run();                                                     // one optimizer step's micro-batches
   const std::vector<Action>& executed() const { return executed_; }  // of the last run
+  const ExecutorTimes& times() const { return times_; }           // of the last run
   int peak_live() const { return peak_live_; }                    // most (stage, micro-batch) slots between F and B in the last run
 
  private:
@@ -34,6 +40,7 @@ class Executor {
   void run_action(const Action& action);
   void forward(int stage, int microbatch);
   void backward(int stage, int microbatch);
+  void weight(int stage, int microbatch);
   void send(Direction direction, int stage, int microbatch);
   void receive(Direction direction, int stage, int microbatch);
   void hand_over(Direction direction, int from_stage, int stage, int microbatch);
@@ -47,6 +54,7 @@ class Executor {
   std::vector<Action> executed_;
   std::vector<Sending> sending_[2];  // [direction][destination]: at most one message is outstanding on a channel, as the checker assumes
   int live_ = 0, peak_live_ = 0;
+  ExecutorTimes times_;
 };
 
 }  // namespace atoll

@@ -50,6 +50,13 @@ struct StepResult {
   int64_t bytes_sent = 0, dispatch_bytes = 0, combine_bytes = 0;  // by this rank
 };
 
+// Where the time of this rank's steps went, in seconds; forward and backward hold their exchanges, which are counted again apart.
+struct StepTimes {
+  double forward = 0, backward = 0, weight = 0, exchange = 0, waiting = 0;  // waiting: for messages between stages
+  double reduce = 0, update = 0, publish = 0;                               // gradients to their owners with norms; the owners' update; weights back
+  int64_t steps = 0;
+};
+
 struct EvalResult {
   double loss_sum = 0;
   std::vector<double> mtp_loss_sum;
@@ -81,6 +88,7 @@ class Engine {
   const std::vector<std::unique_ptr<Stage>>& stages() { return stages_; }  // ascending
   StageFunctions functions() const;
   const EngineOptions& options() const { return options_; }
+  const StepTimes& times() const { return times_; }  // of all steps since construction
   const Executor& executor(int num_microbatches) { return *pipeline(num_microbatches).executor; }
   const Schedule& schedule(int num_microbatches) { return pipeline(num_microbatches).schedule; }
   void reduce_gradients();   // after accumulate_gradients: uses of the embedding added, sums over ranks in the owned rows
@@ -119,6 +127,7 @@ class Engine {
   std::vector<int> stage_parameters_;
   const LocalParameter* embedding_ = nullptr;  // or its replica; null on middle stages
   StepResult result_;
+  StepTimes times_;
   StepSums sums_, first_half_sums_;
   std::vector<MicroBatch> halves_[2];
   std::vector<double> norm_sums_, all_norm_sums_, sums_buffer_, loads_;

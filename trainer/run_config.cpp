@@ -11,6 +11,7 @@
 #include "kernels/base/error.h"
 #include "trainer/config_schema.h"
 #include "trainer/hf_config.h"
+#include "trainer/plan/settings.h"
 #include "trainer/yaml_reader.h"
 
 namespace atoll {
@@ -105,7 +106,12 @@ void Assembly::read_recipe(const std::string& yaml) {
   std::map<std::string, int> seen;
   for (const auto& [key, value] : root.entries) {
     const Setting at{value, value.line, ""};
-    if (key == "plan") continue;  // read by `atoll plan` alone (trainer/plan/settings.h); training ignores it
+    if (key == "plan" && seen.count(key) == 0) {  // of `atoll plan` alone; a mistake in it is one here too
+      seen.emplace(key, value.line);
+      const plan::Errors wrong = plan::plan_section_errors(value, name_);
+      errors_.insert(errors_.end(), wrong.begin(), wrong.end());
+      continue;
+    }
     if (const auto [it, is_new] = seen.emplace(key, value.line); !is_new)
       fail(at, key, ": duplicate section, first given at line " + std::to_string(it->second));
     else

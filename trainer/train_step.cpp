@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/ops.h"
+#include "parallel/stopwatch.h"
 #include "trainer/engine.h"
 
 namespace atoll {
@@ -13,17 +14,27 @@ constexpr int kEmbeddingChannel = 3;  // of the pipeline's communicator; 0 and 1
 
 const StepResult& Engine::train_step(std::vector<MicroBatch>& batches, const StepPlan& plan) {
   const int64_t sent = groups_.bytes_sent();
+  const double exchanged = dispatcher_->seconds();
   accumulate_gradients(batches, plan);
+  times_.exchange += dispatcher_->seconds() - exchanged;
+  ++times_.steps;
   StepResult& result = result_;
-  reduce_gradients();
-  result.grad_norm = global_norm();
+  {
+    const Stopwatch watch(times_.reduce);
+    reduce_gradients();
+    result.grad_norm = global_norm();
+  }
   if (!std::isfinite(result.total) || !std::isfinite(result.grad_norm)) {  // the same on every rank: both are global
     result.applied = false;
     result.reason = !std::isfinite(result.total) ? "non-finite loss" : "non-finite gradient norm";
   } else {
     result.clip = plan.clip_norm > 0 ? std::min(1.0, plan.clip_norm / (result.grad_norm + 1e-6)) : 1.0;
-    optimizer_->step(options_.adamw, plan.lr, result.clip, plan.step);
-    update_router_bias(result.expert_counts, plan.bias_gamma);  // once per optimizer step, from global counts
+    {
+      const Stopwatch watch(times_.update);
+      optimizer_->step(options_.adamw, plan.lr, result.clip, plan.step);
+      update_router_bias(result.expert_counts, plan.bias_gamma);  // once per optimizer step, from global counts
+    }
+    const Stopwatch watch(times_.publish);
     optimizer_->publish();
     send_embedding_to_last_stage();
   }
@@ -108,7 +119,13 @@ void Engine::run_micro_batches(std::vector<MicroBatch>& batches, const StepScale
 void Engine::run_pipeline(const std::vector<MicroBatch>& batches, const StepScales& scales) {
   parameters_->zero_grads();
   for (const auto& stage : stages_) stage->begin(batches, scales, true);
-  pipeline(static_cast<int>(batches.size())).executor->run();
+  Executor& executor = *pipeline(static_cast<int>(batches.size())).executor;
+  executor.run();
+  const ExecutorTimes& spent = executor.times();
+  times_.forward += spent.forward;
+  times_.backward += spent.backward_input;
+  times_.weight += spent.backward_weight;
+  times_.waiting += spent.waiting;
   for (const auto& stage : stages_) stage->settle();
   sum_over_stages(sums_);
   sum_over_ranks(sums_);

@@ -5,9 +5,11 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "trainer/plan/host_time.h"
 
 namespace atoll::plan {
 namespace {
+double beyond(double fed, double own) { return fed > own * (1 + 1e-12) ? fed - own : 0; }  // sums in another order are no wait
 size_t at(WorkPhase p) { return static_cast<size_t>(p); }
 
 // Two streams over matched layers: computation attn(F) mlp(B) mlp(W) mlp(F) attn(B) attn(W), communication combine(B) dispatch(F) dispatch(B) combine(F)
@@ -54,8 +56,9 @@ class PairStreams {
 
 double expected_distinct(double of, double picks) { return of <= 1 ? of : of * (1 - std::pow(1 - 1 / of, picks)); }
 
-double routing_imbalance(const PlanInput& in, int ep) {
-  const std::string& kind = in.plan.text("routing");
+double routing_imbalance(const PlanInput& in, int ep) { return routing_imbalance(in, ep, in.plan.text("routing")); }
+
+double routing_imbalance(const PlanInput& in, int ep, const std::string& kind) {
   const double experts = static_cast<double>(in.run.model.n_routed_experts), K = static_cast<double>(in.run.model.num_experts_per_tok);
   if (kind == "balanced" || ep <= 1 || experts == 0) return 1;
   const double local = experts / ep;
@@ -75,9 +78,11 @@ ChunkModel::ChunkModel(const PlanInput& input, const Layout& layout) : in_(input
   shape_.local_experts = static_cast<double>(c.n_routed_experts) / layout.ep;
   shape_.tp = layout.tp;
   shape_.is_fp8 = in_.plan.text("precision") == "fp8";
+  shape_.is_tensor_scaled = in_.plan.text("scaling") == "tensor";
+  shape_.are_rows_fp8 = in_.plan.text("dispatch_precision") == "fp8";
   const auto again = [&](const char* word) { return in_.plan.has_word("recompute", word); };
   shape_.recompute = {again("norms"), again("mla_up"), again("swiglu"), again("experts"), again("attention"), again("full")};
-  route();
+  routing_ = route(in_.plan.text("dispatch") == "flat");
   shape_.routed_rows = routing_.rows;
   if (c.first_k_dense_replace > 0 || c.n_routed_experts == 0) dense_ = layer(0);
   if (c.n_routed_experts > 0) moe_ = layer(std::max(c.num_hidden_layers, c.first_k_dense_replace));
@@ -97,14 +102,14 @@ ChunkModel::ChunkModel(const PlanInput& input, const Layout& layout) : in_(input
 }
 
 // Groups are spread evenly over the nodes of the EP group; a token chooses topk_group of them, then experts in these.
-void ChunkModel::route() {
+Routing ChunkModel::route(bool is_flat) const {
   const ModelConfig& c = in_.run.model;
   const double K = static_cast<double>(c.num_experts_per_tok), devices = static_cast<double>(layout_.ep) * layout_.etp;
   const double node_size = static_cast<double>(in_.cluster.gpus_per_node);
-  Routing& r = routing_;
+  Routing r;
   r.imbalance = routing_imbalance(in_, layout_.ep);
   r.rows = c.n_routed_experts == 0 ? 0 : shape_.tokens / layout_.tp * layout_.etp * K * r.imbalance;
-  if (c.n_routed_experts == 0 || devices <= 1) return;
+  if (c.n_routed_experts == 0 || devices <= 1) return r;
   r.nodes = std::max(1.0, devices / node_size);
   const double groups = static_cast<double>(c.n_group), chosen = static_cast<double>(c.topk_method == "greedy" ? c.n_group : c.topk_group);
   const bool is_limited = chosen < groups;
@@ -118,11 +123,11 @@ void ChunkModel::route() {
   } else {
     touched = expected_distinct(reachable, K);
   }
-  const bool is_flat = in_.plan.text("dispatch") == "flat";
   r.remote_nodes = touched * (r.nodes - 1) / r.nodes;
   r.copies = is_flat ? K * (r.nodes - 1) / r.nodes : r.remote_nodes;
   const double local_devices = std::min(devices, node_size), on_a_node = touched * expected_distinct(local_devices, K / touched);
   r.local_copies = (is_flat ? K / r.nodes : on_a_node) * (local_devices - 1) / local_devices;
+  return r;
 }
 
 double ChunkModel::compute_sms() const { return std::max(1.0, in_.cluster.sms - in_.plan.number("comm_sms")); }
@@ -135,12 +140,12 @@ double ChunkModel::seconds(const Work& w, const Rate** used) const {
   return w.flops / found.flops;
 }
 
-Exchange ChunkModel::exchange(const std::string& what, bool is_fp8) const {
+Exchange ChunkModel::exchange(const std::string& what, bool is_fp8, const Routing& routing) const {
   Exchange e;
   if (layout_.ep * layout_.etp <= 1) return e;
-  const double token = shape_.tokens / layout_.tp * wire_bytes(in_.run.model.hidden_size, is_fp8) * routing_.imbalance;
-  e.inter = token * routing_.copies;
-  e.intra = token * routing_.local_copies;
+  const double token = shape_.tokens / layout_.tp * wire_bytes(in_.run.model.hidden_size, is_fp8) * routing.imbalance;
+  e.inter = token * routing.copies;
+  e.intra = token * routing.local_copies;
   const double inter = e.inter / (in_.cluster.inter.bandwidth * in_.calibration.exchange_of(what).fraction), intra = e.intra / in_.cluster.intra.rate();
   e.seconds = std::max(inter, intra) + (e.inter > 0 ? in_.cluster.inter.latency : in_.cluster.intra.latency);
   return e;
@@ -172,6 +177,11 @@ void ChunkModel::add_tensor_parallel(LayerTimes& t, bool is_moe) const {
   t.phase[at(WorkPhase::kMlpBackward)] += 3 * each;
 }
 
+void ChunkModel::add_host(LayerTimes& t, bool is_moe) const {
+  for (size_t p = 0; p < static_cast<size_t>(WorkPhase::kNumPhases); ++p)
+    t.host[p] = in_.plan.number("host.launch") * host_launches(in_, static_cast<WorkPhase>(p), is_moe, shape_.local_experts);
+}
+
 LayerTimes ChunkModel::layer(int64_t index) const {
   LayerTimes t;
   double attention[2] = {};
@@ -182,17 +192,25 @@ LayerTimes ChunkModel::layer(int64_t index) const {
   }
   add_context_exchange(t, attention[0], attention[1]);
   add_tensor_parallel(t, in_.run.model.is_moe_layer(index));
+  add_host(t, in_.run.model.is_moe_layer(index));
   if (!in_.run.model.is_moe_layer(index)) return t;
   const bool is_fp8 = in_.plan.text("dispatch_precision") == "fp8";
-  t.dispatch = exchange("dispatch", is_fp8);
-  t.combine = exchange("combine", false);
-  t.grad_dispatch = exchange("grad_dispatch", is_fp8);
-  t.grad_combine = exchange("grad_combine", false);
+  t.dispatch = exchange("dispatch", is_fp8, routing_);
+  t.combine = exchange("combine", false, routing_);
+  t.grad_dispatch = exchange("grad_dispatch", is_fp8, routing_);
+  t.grad_combine = exchange("grad_combine", false, routing_);
   if (shape_.recompute.full) {  // forward again: its exchanges too
     t.grad_dispatch.seconds += t.dispatch.seconds;
     t.grad_combine.seconds += t.combine.seconds;
   }
   return t;
+}
+
+std::array<double, 4> ChunkModel::exchange_seconds(const std::string& dispatch) const {
+  const Routing routing = route(dispatch == "flat");
+  const bool is_fp8 = in_.plan.text("dispatch_precision") == "fp8";
+  return {exchange("dispatch", is_fp8, routing).seconds, exchange("combine", false, routing).seconds, exchange("grad_dispatch", is_fp8, routing).seconds,
+          exchange("grad_combine", false, routing).seconds};
 }
 
 StageTimes ChunkModel::stage(const StageSpec& spec) const {
@@ -206,14 +224,20 @@ StageTimes ChunkModel::stage(const StageSpec& spec) const {
   s.extra_backward += heads * head_[1] + modules * mtp_[1];
   s.extra_weight += heads * head_[2] + modules * mtp_[2] + tables * embedding_[1];
   const bool hides = in_.plan.text("overlap") == "all";  // beside the neighbour's computation: only what is longer than it shows
+  const bool waits = in_.plan.is_on("host.waits") && !hides;
   for (const LayerTimes& l : s.layers) {
     const double f = l.of(WorkPhase::kAttnForward) + l.of(WorkPhase::kMlpForward), b = l.of(WorkPhase::kAttnBackward) + l.of(WorkPhase::kMlpBackward);
     const double w = l.of(WorkPhase::kAttnWeight) + l.of(WorkPhase::kMlpWeight);
     const double xf = l.dispatch.seconds + l.combine.seconds, xb = l.grad_dispatch.seconds + l.grad_combine.seconds;
     const double shown_f = hides ? std::max(0.0, xf - f) : xf, shown_b = hides ? std::max(0.0, xb - b - w) : xb;
-    s.forward += f + shown_f;
-    s.backward += b + shown_b;
-    s.weight += w;
+    const double fed_f = waits && l.dispatch.seconds > 0 ? waiting_forward(l) : std::max(f + shown_f, l.host_forward());
+    const double fed_b = std::max(b + shown_b, l.host_backward()), fed_w = std::max(w, l.host_weight());
+    s.forward += fed_f;
+    s.backward += fed_b;
+    s.weight += fed_w;
+    s.host_forward += beyond(fed_f, f + shown_f);
+    s.host_backward += beyond(fed_b, b + shown_b);
+    s.host_weight += beyond(fed_w, w);
     s.exposed_forward += shown_f;
     s.exposed_backward += shown_b;
   }
@@ -223,8 +247,11 @@ StageTimes ChunkModel::stage(const StageSpec& spec) const {
   return s;
 }
 
-double ChunkModel::pair(const StageTimes& f, const StageTimes& b) const {
-  if (in_.plan.text("overlap") == "none") return f.forward + b.backward + b.weight;
+double ChunkModel::pair(const StageTimes& f, const StageTimes& b, double* host) const {
+  if (in_.plan.text("overlap") == "none") {
+    if (host != nullptr) *host = f.host_forward + b.host_backward + b.host_weight;
+    return f.forward + b.backward + b.weight;
+  }
   PairStreams streams;
   streams.compute_extra(b.extra_backward + b.extra_weight);  // the last stage's backward begins with its head
   const size_t nf = f.layers.size(), nb = b.layers.size();
@@ -239,7 +266,12 @@ double ChunkModel::pair(const StageTimes& f, const StageTimes& b) const {
       streams.backward_alone(*lb);
   }
   streams.compute_extra(f.extra_forward);
-  return streams.end();
+  double launches = 0;  // while it waits for one micro-batch's counts the device has the other's work
+  for (const LayerTimes& l : f.layers) launches += l.host_forward();
+  for (const LayerTimes& l : b.layers) launches += l.host_backward() + l.host_weight();
+  const double fed = std::max(streams.end(), launches);
+  if (host != nullptr) *host = fed - streams.end();
+  return fed;
 }
 
 double ChunkModel::message_bytes() const { return shape_.tokens / layout_.tp * static_cast<double>(in_.run.model.hidden_size) * 2; }
@@ -276,6 +308,7 @@ void ChunkModel::explain(Ledger& ledger) const {
   for (size_t p = 0; p < static_cast<size_t>(WorkPhase::kNumPhases); ++p)
     ledger.put(std::string("layer.") + name_of(static_cast<WorkPhase>(p)), l.phase[p], Unit::kSeconds,
                "computation of this phase of one layer and micro-batch: the sum of its ops", of_phase[p]);
+  explain_host(l, shape_.local_experts, ledger);
   const std::pair<const char*, const Exchange*> exchanges[] = {
       {"dispatch", &l.dispatch}, {"combine", &l.combine}, {"grad_dispatch", &l.grad_dispatch}, {"grad_combine", &l.grad_combine}};
   ledger.put(

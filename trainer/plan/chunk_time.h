@@ -1,7 +1,9 @@
 // How long the pieces of a step take: phases of a layer, its exchanges, a stage's F, B and W alone, and an overlapped pair of F and B.
-// Policy: computation = FLOPs / the measured rate of the nearest shape, memory-bound work = bytes / the reached part of the bandwidth; exchanges = wire bytes /
-// the reached part of the line rate. A pair is two streams, computation and communication, in the order of DeepSeek's trace (one layer of F against one of B).
+// Policy: the device is fed by a host that launches kernel after kernel (host_time.cpp); computation = FLOPs / the measured rate of the nearest shape,
+// memory-bound work = bytes / the reached part of the bandwidth; exchanges = wire bytes / the reached part of the line rate. A pair is two streams, computation
+// and communication, in the order of DeepSeek's trace (one layer of F against one of B).
 #pragma once
+#include <array>
 #include <string>
 #include <vector>
 
@@ -19,8 +21,13 @@ struct Exchange {
 };
 struct LayerTimes {
   double phase[static_cast<size_t>(WorkPhase::kNumPhases)] = {};  // computation
+  double host[static_cast<size_t>(WorkPhase::kNumPhases)] = {};   // the host's launches of it
   Exchange dispatch, combine, grad_dispatch, grad_combine;        // zero in a dense layer, or without expert parallelism
   double of(WorkPhase p) const { return phase[static_cast<size_t>(p)]; }
+  double host_of(WorkPhase p) const { return host[static_cast<size_t>(p)]; }
+  double host_forward() const { return host_of(WorkPhase::kAttnForward) + host_of(WorkPhase::kMlpForward); }
+  double host_backward() const { return host_of(WorkPhase::kAttnBackward) + host_of(WorkPhase::kMlpBackward); }
+  double host_weight() const { return host_of(WorkPhase::kAttnWeight) + host_of(WorkPhase::kMlpWeight); }
 };
 
 // Which devices an expert-parallel group is on, and what a token sends through it.
@@ -38,6 +45,7 @@ struct StageTimes {
   double extra_forward = 0, extra_backward = 0, extra_weight = 0;  // embedding, head, loss, MTP's joining
   double forward = 0, backward = 0, weight = 0;                    // alone, exchanges exposed
   double exposed_forward = 0, exposed_backward = 0;                // exchanges in these
+  double host_forward = 0, host_backward = 0, host_weight = 0;     // what the device waits for the host in these
 };
 
 // What a stage holds.
@@ -63,7 +71,10 @@ class ChunkModel {
   const LayerTimes& moe() const { return moe_; }
   const WorkShape& shape() const { return shape_; }
   StageTimes stage(const StageSpec& spec) const;
-  double pair(const StageTimes& forward, const StageTimes& backward) const;
+  // Seconds of dispatch, combine, gradient dispatch, gradient combine of a MoE layer with this dispatch form.
+  std::array<double, 4> exchange_seconds(const std::string& dispatch) const;
+  // host: what of it the device waits for the host.
+  double pair(const StageTimes& forward, const StageTimes& backward, double* host = nullptr) const;
   double compute_sms() const;
   double message_seconds(bool is_inter) const;  // one boundary message
   double message_bytes() const;
@@ -74,10 +85,11 @@ class ChunkModel {
 
  private:
   LayerTimes layer(int64_t index) const;
-  Exchange exchange(const std::string& what, bool is_fp8) const;
+  Exchange exchange(const std::string& what, bool is_fp8, const Routing& routing) const;
   void add_context_exchange(LayerTimes& times, double attention_forward, double attention_backward) const;
   void add_tensor_parallel(LayerTimes& times, bool is_moe) const;
-  void route();
+  void add_host(LayerTimes& times, bool is_moe) const;
+  Routing route(bool is_flat) const;
 
   const PlanInput& in_;
   Layout layout_;
@@ -89,7 +101,8 @@ class ChunkModel {
 
 // Distinct nodes (or devices) that `picks` of `of` equal parts reach on average.
 double expected_distinct(double of, double picks);
-// Rows of the most loaded rank / mean.
+// Rows of the most loaded rank / mean; kind: balanced, zipf or worst; left out: the plan's.
 double routing_imbalance(const PlanInput& input, int ep);
+double routing_imbalance(const PlanInput& input, int ep, const std::string& kind);
 
 }  // namespace atoll::plan

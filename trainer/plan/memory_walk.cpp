@@ -29,13 +29,18 @@ class Walk {
     apply({bytes, 0});
     rise({}, index);
   }
+  RankPeaks found() {
+    for (Peak* peak : {&peaks.activations, &peaks.routed, &peaks.both})
+      if (peak->action >= 0) peak->moment = to_string(schedule_.actions[static_cast<size_t>(rank_)][static_cast<size_t>(peak->action)]);
+    return peaks;
+  }
   bool is_local(int stage, int microbatch) const { return stage >= 0 && stage < schedule_.num_stages && schedule_.rank_of(stage, microbatch) == rank_; }
 
  private:
   void reach(Peak& peak, double bytes, int index) {
     if (bytes <= peak.bytes) return;
-    const Action& a = schedule_.actions[static_cast<size_t>(rank_)][static_cast<size_t>(index)];
-    peak = {bytes, index, to_string(a)};
+    peak.bytes = bytes;
+    peak.action = index;
   }
   const Schedule& schedule_;
   int rank_;
@@ -43,22 +48,17 @@ class Walk {
 };
 
 Held sum(const Held& a, const Held& b) { return {a.activations + b.activations, a.routed + b.routed}; }
-}  // namespace
 
-RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, bool are_pairs_overlapped) {
-  return walk_rank(
-      schedule, rank, [&](int stage, int) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; }, are_pairs_overlapped);
-}
-
-RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool are_pairs_overlapped) {
-  Walk walk(schedule, rank);
+template <class Of>
+RankPeaks walk(const Schedule& schedule, int rank, const Of& of, bool are_pairs_overlapped) {
+  Walk steps(schedule, rank);
   const auto forward = [&](int stage, int m, int i) {
-    if (walk.is_local(stage - 1, m)) walk.rise({of(stage, m).message, 0}, i);  // the executor copies between stages of one rank
-    walk.action(of(stage, m).forward, i);
+    if (steps.is_local(stage - 1, m)) steps.rise({of(stage, m).message, 0}, i);  // the executor copies between stages of one rank
+    steps.action(of(stage, m).forward, i);
   };
   const auto backward = [&](int stage, int m, int i) {
-    if (walk.is_local(stage + 1, m)) walk.rise({of(stage, m).message, 0}, i);
-    walk.action(of(stage, m).backward, i);
+    if (steps.is_local(stage + 1, m)) steps.rise({of(stage, m).message, 0}, i);
+    steps.action(of(stage, m).backward, i);
   };
   const auto& list = schedule.actions[static_cast<size_t>(rank)];
   for (int i = 0; i < static_cast<int>(list.size()); ++i) {
@@ -66,24 +66,33 @@ RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool
     switch (a.kind) {
       case ActionKind::kForward: forward(a.stage, a.microbatch, i); break;
       case ActionKind::kBackward: backward(a.stage, a.microbatch, i); break;
-      case ActionKind::kWeight: walk.action(of(a.stage, a.microbatch).weight, i); break;
+      case ActionKind::kWeight: steps.action(of(a.stage, a.microbatch).weight, i); break;
       case ActionKind::kFullBackward:
         backward(a.stage, a.microbatch, i);
-        walk.action(of(a.stage, a.microbatch).weight, i);
+        steps.action(of(a.stage, a.microbatch).weight, i);
         break;
       case ActionKind::kPair:
-        if (are_pairs_overlapped) walk.rise(sum(of(a.stage, a.microbatch).forward.peak, of(a.pair_stage, a.pair_microbatch).backward.peak), i);
+        if (are_pairs_overlapped) steps.rise(sum(of(a.stage, a.microbatch).forward.peak, of(a.pair_stage, a.pair_microbatch).backward.peak), i);
         forward(a.stage, a.microbatch, i);
         backward(a.pair_stage, a.pair_microbatch, i);
-        walk.action(of(a.pair_stage, a.pair_microbatch).weight, i);
+        steps.action(of(a.pair_stage, a.pair_microbatch).weight, i);
         break;
       case ActionKind::kRecvForward:
-      case ActionKind::kRecvBackward: walk.message(of(a.stage, a.microbatch).message, i); break;
+      case ActionKind::kRecvBackward: steps.message(of(a.stage, a.microbatch).message, i); break;
       case ActionKind::kSendForward:
-      case ActionKind::kSendBackward: walk.message(-of(a.stage, a.microbatch).message, i); break;
+      case ActionKind::kSendBackward: steps.message(-of(a.stage, a.microbatch).message, i); break;
     }
   }
-  return walk.peaks;
+  return steps.found();
+}
+}  // namespace
+
+RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool are_pairs_overlapped) {
+  return walk(schedule, rank, of, are_pairs_overlapped);
+}
+RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, bool are_pairs_overlapped) {
+  return walk(
+      schedule, rank, [&](int stage, int) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; }, are_pairs_overlapped);
 }
 
 namespace {

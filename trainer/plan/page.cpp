@@ -57,7 +57,7 @@ void Page::head() {
   line("{} on {}: {} {} ({} a node), {} layers + {} MTP, {} parameters", in_.name, in_.cluster.name, in_.gpus(), in_.cluster.gpu, in_.cluster.gpus_per_node,
        c.num_hidden_layers, c.num_nextn_predict_layers, show(static_cast<double>(total_parameters(c, kv, false)), Unit::kCount));
   line("layout: pp {} x dp {} x tp {} x cp {}, ep {}; schedule {}, {} stages, {} micro-batches of {} x {} tokens; {} operands, {} dispatch in {}", p.pp, p.dp,
-       p.tp, p.cp, p.ep, r_.step.schedule.name, r_.step.schedule.num_stages, p.num_microbatches(), p.micro_batch, p.seq_len, in_.plan.text("precision"),
+       p.tp, p.cp, p.ep, r_.step.schedule->name, r_.step.schedule->num_stages, p.num_microbatches(), p.micro_batch, p.seq_len, in_.plan.text("precision"),
        in_.plan.text("dispatch"), in_.plan.text("dispatch_precision"));
   line("model: {:.5g} GFLOP a token causal, {:.5g} non-causal (6 x matrix parameters + 3 x attention; head in, embedding, router, norms, MTP out)",
        num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
@@ -79,6 +79,8 @@ void Page::time() {
          num("routing.copies"));
     line("  exposed exchanges: {} of a step, in chunks that run alone", val("exposed"));
   }
+  line("  host: launches F of a layer in {}, B and W in {}; the device waits for it {} of a step", val("layer.host_forward"), val("layer.host_backward"),
+       val("host"));
   line("  {:.0f} tokens/s/GPU, {} tokens a day; {} causal = MFU {}, {} non-causal = MFU {} (of {} dense BF16)", num("tokens_per_gpu_second"),
        val("tokens_per_day"), val("flops.causal"), val("mfu.causal"), val("flops.non_causal"), val("mfu.non_causal"), show(in_.cluster.bf16, Unit::kFlops));
 }

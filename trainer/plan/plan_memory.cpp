@@ -8,7 +8,6 @@
 #include "kernels/base/error.h"
 
 namespace atoll::plan {
-namespace {
 MemoryShape memory_shape(const PlanInput& in, const Priced& p, double imbalance) {
   MemoryShape m;
   m.tokens = p.seq_len * p.micro_batch / p.cp;
@@ -24,6 +23,7 @@ MemoryShape memory_shape(const PlanInput& in, const Priced& p, double imbalance)
   return m;
 }
 
+namespace {
 // MTP modules that are on another stage than the head are counted as layers there.
 StageMemory memory_of(const ModelConfig& model, const StageSpec& spec, const MemoryShape& shape) {
   ModelConfig c = model;
@@ -33,17 +33,9 @@ StageMemory memory_of(const ModelConfig& model, const StageSpec& spec, const Mem
   return stage_memory(c, layers, spec.has_embedding, spec.has_head, shape);
 }
 
-double imbalance_of(const PlanInput& in, const std::string& routing, int ep) {
-  PlanInput other = in;
-  Value v = in.plan.at("routing");
-  v.text = routing;
-  other.plan.set("routing", v);
-  return routing_imbalance(other, ep);
-}
-
 // When a list's action begins in the simulation; a message: when the computation after it does.
 double time_of(const StepPrediction& s, int rank, int index) {
-  const auto& list = s.schedule.actions[static_cast<size_t>(rank)];
+  const auto& list = s.schedule->actions[static_cast<size_t>(rank)];
   const auto& line = s.simulation.timeline[static_cast<size_t>(rank)];
   size_t done = 0;
   for (int i = 0; i < index; ++i) done += is_computation(list[static_cast<size_t>(i)]);
@@ -52,7 +44,7 @@ double time_of(const StepPrediction& s, int rank, int index) {
 
 int live_at(const StepPrediction& s, int rank, int index) {
   int live = 0;
-  const auto& list = s.schedule.actions[static_cast<size_t>(rank)];
+  const auto& list = s.schedule->actions[static_cast<size_t>(rank)];
   for (int i = 0; i <= index && i < static_cast<int>(list.size()); ++i) {
     live += forward_of(list[static_cast<size_t>(i)]).stage >= 0;
     if (i < index) live -= weight_of(list[static_cast<size_t>(i)]).stage >= 0;
@@ -61,49 +53,98 @@ int live_at(const StepPrediction& s, int rank, int index) {
 }
 }  // namespace
 
-std::vector<RankMemory> plan_memory(const PlanInput& in, const StepPrediction& s, const std::string& routing) {
-  const Priced& p = s.priced;
-  const ModelConfig& c = in.run.model;
-  const MemoryShape shape = memory_shape(in, p, imbalance_of(in, routing, p.ep));
-  std::vector<StageMemory> stages;
-  std::map<std::tuple<int64_t, int64_t, bool, bool, int64_t>, size_t> known;  // stages alike hold alike
-  for (const StageSpec& spec : s.specs) {
-    int64_t dense = 0;
-    for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) dense += !c.is_moe_layer(l);
-    const auto [it, is_new] = known.try_emplace({spec.layers.size(), dense, spec.has_embedding, spec.has_head, spec.mtp}, stages.size());
-    if (is_new)
-      stages.push_back(memory_of(c, spec, shape));
-    else
-      stages.push_back(StageMemory(stages[it->second]));
+namespace {
+// Ranks of a plan, one at a time.
+class RankWalks {
+ public:
+  RankWalks(const PlanInput& in, const StepPrediction& s, const std::string& routing, StageMemories& known) : in_(in), s_(s) {
+    const Priced& p = s.priced;
+    const MemoryShape shape = memory_shape(in, p, routing_imbalance(in, p.ep, routing));
+    for (const StageSpec& spec : s.specs) stages_.push_back(known.get(in, p, spec, shape));
+    const double both = s.schedule->is_mirrored ? 2 : 1, ranks = static_cast<double>(p.dp) * p.cp;
+    dense_group_ = ranks * both;
+    expert_group_ = std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both;
   }
-  const double both = s.schedule.is_mirrored ? 2 : 1, ranks = static_cast<double>(p.dp) * p.cp;
-  const double dense_group = ranks * both, expert_group = std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both,
-               zero = in.plan.number("zero");
-  const double linear = in.plan.text("precision") == "fp8" ? 1 + 4.0 / (128 * 128) : 2, grad = in.plan.text("grads") == "bf16" ? 2 : 4;
-  const double moments = in.run.train.adam.moments == DType::kBF16 ? 4 : 8, table = static_cast<double>(c.vocab_size * c.hidden_size) / p.tp;
-  std::vector<RankMemory> out;
-  for (int r = 0; r < s.schedule.num_ranks; ++r) {
-    const StageParameters& n = s.parameters[static_cast<size_t>(r)];
+
+  RankMemory of(int r) const {
+    const ModelConfig& c = in_.run.model;
+    const double zero = in_.plan.number("zero"), linear = in_.plan.text("precision") == "fp8" ? 1 + 4.0 / (128 * 128) : 2,
+                 grad = in_.plan.text("grads") == "bf16" ? 2 : 4, moments = in_.run.train.adam.moments == DType::kBF16 ? 4 : 8,
+                 table = static_cast<double>(c.vocab_size * c.hidden_size) / s_.priced.tp;
+    const StageParameters& n = s_.parameters[static_cast<size_t>(r)];
     const auto sharded = [&](double shared, double experts, bool is_split) {
-      return is_split ? shared / dense_group + experts / expert_group : shared + experts;
+      return is_split ? shared / dense_group_ + experts / expert_group_ : shared + experts;
     };
     double tables = 0;  // embedding and head stay in BF16
-    for (int stage : s.schedule.stages_of(r))
-      tables += (s.specs[static_cast<size_t>(stage)].has_embedding ? table : 0) +
-                (s.specs[static_cast<size_t>(stage)].has_head && !c.tie_word_embeddings ? table : 0);
+    for (int stage : s_.schedule->stages_of(r))
+      tables += (s_.specs[static_cast<size_t>(stage)].has_embedding ? table : 0) +
+                (s_.specs[static_cast<size_t>(stage)].has_head && !c.tie_word_embeddings ? table : 0);
     RankMemory m;
     m.weights = sharded((n.shared - tables) * linear + tables * 2, n.experts * linear, zero >= 3);
     m.grads = sharded(n.shared * grad, n.experts * grad, zero >= 2);
     m.optimizer = sharded(n.shared * (4 + moments), n.experts * (4 + moments), true);
-    const RankPeaks peaks = walk_rank(s.schedule, r, stages, in.plan.text("overlap") == "pairs");
+    const auto of_stage = [&](int stage, int) -> const StageMemory& { return *stages_[static_cast<size_t>(stage)]; };
+    const RankPeaks peaks = walk_rank(*s_.schedule, r, of_stage, in_.plan.text("overlap") == "pairs");
     m.activations = peaks.both.bytes;
     m.moment = peaks.both.moment;
-    m.peak_time = time_of(s, r, peaks.both.action);
-    m.live = live_at(s, r, peaks.both.action);
-    m.reserve = in.plan.number("reserve");
-    out.push_back(m);
+    m.peak_action = peaks.both.action;
+    m.reserve = in_.plan.number("reserve");
+    return m;
+  }
+
+ private:
+  const PlanInput& in_;
+  const StepPrediction& s_;
+  std::vector<std::shared_ptr<const StageMemory>> stages_;
+  double dense_group_ = 1, expert_group_ = 1;
+};
+}  // namespace
+
+std::vector<RankMemory> plan_memory(const PlanInput& in, const StepPrediction& s, const std::string& routing) {
+  StageMemories known;
+  const RankWalks walks(in, s, routing, known);
+  std::vector<RankMemory> out;
+  for (int r = 0; r < s.schedule->num_ranks; ++r) {
+    out.push_back(walks.of(r));
+    out.back().peak_time = time_of(s, r, out.back().peak_action);
+    out.back().live = live_at(s, r, out.back().peak_action);
   }
   return out;
+}
+
+std::shared_ptr<const StageMemory> StageMemories::get(const PlanInput& in, const Priced& p, const StageSpec& spec, const MemoryShape& shape) {
+  int64_t dense = 0;
+  for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) dense += !in.run.model.is_moe_layer(l);
+  const Key key{p.seq_len * p.micro_batch,
+                p.tp,
+                p.cp,
+                p.ep,
+                p.etp,
+                shape.rows_received,
+                in.plan.words("recompute"),
+                in.plan.text("cache"),
+                spec.layers.size(),
+                dense,
+                spec.has_embedding,
+                spec.has_head,
+                spec.mtp};
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = known_.find(key); it != known_.end()) return it->second;
+  }
+  auto made = std::make_shared<const StageMemory>(memory_of(in.run.model, spec, shape));
+  const std::lock_guard lock(mutex_);
+  return known_.try_emplace(key, std::move(made)).first->second;
+}
+
+double fullest_bytes(const PlanInput& in, const StepPrediction& s, StageMemories& known, const std::function<bool(double)>& is_enough) {
+  const RankWalks walks(in, s, in.plan.text("routing"), known);
+  double most = 0;
+  for (int r = 0; r < s.schedule->num_ranks; ++r) {
+    most = std::max(most, walks.of(r).total());
+    if (is_enough(most)) break;
+  }
+  return most;
 }
 
 const RankMemory& fullest(const std::vector<RankMemory>& ranks) {
@@ -113,8 +154,8 @@ const RankMemory& fullest(const std::vector<RankMemory>& ranks) {
 void explain_memory(const PlanInput& in, const StepPrediction& s, const std::vector<RankMemory>& ranks, Ledger& ledger) {
   const RankMemory& m = fullest(ranks);
   const auto rank = static_cast<int>(&m - ranks.data());
-  const MemoryShape shape = memory_shape(in, s.priced, imbalance_of(in, in.plan.text("routing"), s.priced.ep));
-  const int stage = s.schedule.stages_of(rank).front();
+  const MemoryShape shape = memory_shape(in, s.priced, routing_imbalance(in, s.priced.ep));
+  const int stage = s.schedule->stages_of(rank).front();
   const StageMemory of_stage = memory_of(in.run.model, s.specs[static_cast<size_t>(stage)], shape);
   std::vector<std::string> kept = {"plan.cache", "plan.recompute"};
   double sum = 0;

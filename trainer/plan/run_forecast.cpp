@@ -16,9 +16,15 @@ namespace {
 constexpr int kSegments = 6;
 constexpr const char* kNames[kSegments] = {"weights", "main grads", "optimizer", "activations", "routed", "comm"};
 
-struct RankLine {  // travels between ranks
+constexpr int kPhases = 9;
+constexpr const char* kPhaseNames[kPhases] = {
+    "F", "B", "W", "of F and B: exchanges", "waiting for stages", "gradients to owners", "optimizer", "weights back", "else"};
+
+struct RankLine {              // travels between ranks
+  double phase[kPhases] = {};  // measured, of a step
   double predicted[kSegments] = {};
   int64_t measured[kSegments] = {};
+  int64_t workspace = 0;  // measured: what the kernels of this machine take for themselves is theirs to choose
   int64_t wire_predicted = 0, wire_measured = 0, dispatch = 0, combine = 0;
 };
 
@@ -49,6 +55,7 @@ RankLine line_of(Engine& engine, const RankForecast& f) {
                                        m.activations.high_water(), m.routed.high_water(), m.comm.high_water()};
   std::copy_n(predicted, kSegments, line.predicted);
   std::copy_n(measured, kSegments, line.measured);
+  line.workspace = m.workspace.high_water();
   line.wire_predicted = f.wire_fixed;
   return line;
 }
@@ -80,6 +87,7 @@ PlanInput this_machine(const RunConfig& c, int world, double gemm_peak) {
   in.run = c;
   Errors errors;
   in.plan = read_sheet(plan_schema(), {}, "defaults", {}, errors);
+  set_number(in, "host.launch", 0);  // ops are computed by who calls them
   in.cluster.name = in.cluster.gpu = "this machine";
   in.cluster.nodes = 1;
   in.cluster.gpus_per_node = world;
@@ -96,15 +104,36 @@ PlanInput this_machine(const RunConfig& c, int world, double gemm_peak) {
   return in;
 }
 
-// Seconds of a step; 0: the planner cannot price this layout.
-double predicted_step(const RunConfig& c, Engine& engine, double gemm_peak) {
+// Seconds of a step, and of its phases as means over ranks; 0: the planner cannot price this layout.
+struct StepForecast {
+  double step = 0;
+  double phase[kPhases] = {};
+};
+StepForecast predicted_step(const RunConfig& c, Engine& engine, double gemm_peak) {
   const PlanInput in = this_machine(c, engine.groups().world.size(), gemm_peak);
   Priced p = pretraining(in);
   const int64_t per_micro = c.train.micro_batch * p.dp;
   p.global_batch = (c.train.global_batch + per_micro - 1) / per_micro * per_micro;  // the last one may be smaller
+  StepForecast out;
   try {
-    return predict_step(in, p, nullptr).step;
-  } catch (const ConfigError&) { return 0; }  // what the trainer runs is not this one's to refuse
+    const StepPrediction s = predict_step(in, p, nullptr);
+    out.step = s.step;
+    const double ranks = s.schedule->num_ranks;
+    for (const auto& line : s.simulation.timeline)
+      for (const TimedAction& t : line) {
+        const auto stage = [&](const StageMicrobatch& at) { return at.stage < 0 ? StageTimes{} : s.stages[static_cast<size_t>(at.stage)]; };
+        const StageTimes f = stage(forward_of(t.action)), b = stage(backward_of(t.action)), w = stage(weight_of(t.action));
+        out.phase[0] += f.forward / ranks;
+        out.phase[1] += b.backward / ranks;
+        out.phase[2] += w.weight / ranks;
+        out.phase[3] += (f.exposed_forward + b.exposed_backward) / ranks;
+      }
+    out.phase[4] = s.bubble;
+    out.phase[5] = s.reduce;
+    out.phase[6] = s.update;
+    out.phase[7] = s.gather;
+  } catch (const ConfigError&) { return {}; }  // what the trainer runs is not this one's to refuse
+  return out;
 }
 }  // namespace
 
@@ -131,9 +160,11 @@ std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) 
     out += fmt::format(" {} {};", kNames[s], bytes(most));
   }
   for (const RankLine& l : all) wire += static_cast<double>(l.wire_predicted);
-  out.pop_back();
+  int64_t workspace = 0;
+  for (const RankLine& l : all) workspace = std::max(workspace, l.workspace);
+  out += fmt::format(" workspace as this machine's kernels choose (now {})", bytes(static_cast<double>(workspace)));
   out += fmt::format(" (rank 0's peak of activations in {})\nforecast: {} a step between ranks beside the routed rows; {}", f.peaks.activations.moment,
-                     bytes(wire), step_text(predicted_step(c, engine, gemm_peak)));
+                     bytes(wire), step_text(predicted_step(c, engine, gemm_peak).step));
   return out;
 }
 
@@ -144,6 +175,14 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
   mine.wire_measured = measured.bytes_sent - measured.dispatch_bytes - measured.combine_bytes;
   mine.dispatch = measured.dispatch_bytes;
   mine.combine = measured.combine_bytes;
+  const StepTimes& t = engine.times();
+  const double steps = static_cast<double>(std::max<int64_t>(1, t.steps));
+  const double spent[kPhases - 1] = {t.forward, t.backward, t.weight, t.exchange, t.waiting, t.reduce, t.update, t.publish};
+  mine.phase[kPhases - 1] = measured.seconds;
+  for (int p = 0; p + 1 < kPhases; ++p) {
+    mine.phase[p] = spent[p] / steps;
+    if (p != 3) mine.phase[kPhases - 1] -= mine.phase[p];  // exchanges are inside F and B
+  }
   std::vector<RankLine> all(static_cast<size_t>(world.size()));
   world.all_gather(&mine, sizeof mine, all.data());
   if (world.rank() != 0) return {};
@@ -162,6 +201,13 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
                             100 * off(*worst));
     for (const RankLine& l : all) json["segments"][kNames[s]].push_back({{"forecast", std::llround(l.predicted[s])}, {"measured", l.measured[s]}});
   }
+  int64_t workspace = 0;
+  for (const RankLine& l : all) {
+    workspace = std::max(workspace, l.workspace);
+    json["workspace"].push_back(l.workspace);
+  }
+  out.text += fmt::format("  {:<12} {:>12} {:>12}   scratch of this machine's kernels, which choose it themselves\n", "workspace", "-",
+                          bytes(static_cast<double>(workspace)));
   int64_t predicted = 0, sent = 0, dispatched = 0, combined = 0;
   bool is_exact = true;
   for (const RankLine& l : all) {
@@ -181,9 +227,18 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
   out.text += fmt::format("  wire of the last step: {} bytes forecast, {} measured ({}); routed rows {} + {} bytes = {} rows there and back{}\n", predicted,
                           sent, is_exact ? "equal on every rank" : "NOT equal on every rank", dispatched, combined, dispatched / row,
                           are_rows_whole ? "" : ": NOT a whole number of rows, or not all came back");
-  const double step = predicted_step(c, engine, gemm_peak);
-  out.text += fmt::format("  a step: {} forecast, {} measured", show(step, Unit::kSeconds), show(measured.seconds, Unit::kSeconds));
-  json["step_seconds"] = {{"forecast", step}, {"measured", measured.seconds}};
+  const StepForecast step = predicted_step(c, engine, gemm_peak);
+  out.text += fmt::format("  a step: {} forecast, {} measured; by phase, means over ranks:\n  {:<24} {:>12} {:>12}\n", show(step.step, Unit::kSeconds),
+                          show(measured.seconds, Unit::kSeconds), "phase", "forecast", "measured");
+  json["step_seconds"] = {{"forecast", step.step}, {"measured", measured.seconds}};
+  for (int p = 0; p < kPhases; ++p) {
+    double mean = 0;
+    for (const RankLine& l : all) mean += l.phase[p] / static_cast<double>(all.size());
+    out.text +=
+        fmt::format("  {:<24} {:>12} {:>12}\n", kPhaseNames[p], p + 1 == kPhases ? "-" : show(step.phase[p], Unit::kSeconds), show(mean, Unit::kSeconds));
+    json["phase_seconds"][kPhaseNames[p]] = {{"forecast", step.phase[p]}, {"measured", mean}};
+  }
+  out.text.pop_back();
   out.json = json.dump();
   return out;
 }

@@ -1,173 +1,142 @@
-// The space is a product of small lists; a layout whose parameters alone do not fit is dropped before it is simulated. The best ones then move single layers
-// between stages.
-#include "trainer/plan/search.h"
+// Pricing on all cores, the front, and what its first point hinges on. The best ones move single layers between stages.
+#include "trainer/plan/search_space.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cmath>
+#include <functional>
+#include <limits>
+#include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <tuple>
 
 #include "kernels/base/error.h"
-#include "model/parameters.h"
+#include "trainer/schedule_rules.h"
 
 namespace atoll::plan {
 namespace {
-struct ScheduleChoice {
-  const char* name;
-  int chunks;
-  const char* overlap;
-};
-constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1, "none"},        {"zb-h1", 1, "none"},     {"interleaved", 2, "none"},
-                                         {"interleaved", 4, "none"}, {"dualpipe", 1, "pairs"}, {"dualpipev", 1, "pairs"}};
-const std::vector<std::vector<std::string>> kRecompute = {{}, {"norms", "mla_up", "swiglu"}, {"norms", "mla_up", "swiglu", "experts"}, {"full"}};
-
-void set_words(PlanInput& in, const std::string& key, const std::vector<std::string>& words) {
-  Value v = in.plan.at(key);
-  v.words = words;
-  in.plan.set(key, v);
-}
-
-std::string describe(const PlanInput& in) {
-  const MeshSizes& m = in.run.parallel.mesh;
-  std::string recompute;
-  for (const std::string& w : in.plan.words("recompute")) recompute += (recompute.empty() ? "" : "+") + w;
-  return fmt::format("pp {} dp {}{} ep {}, {}{}, {} x {} micro-batches, zero {}, recompute {}{}{}", m.pp, in.dp(), m.tp > 1 ? fmt::format(" tp {}", m.tp) : "",
-                     m.ep, in.schedule(), in.schedule() == "interleaved" ? fmt::format(" x{}", in.chunks()) : "",
-                     in.run.train.global_batch / in.dp() / in.run.train.micro_batch, in.run.train.micro_batch, in.plan.number("zero"),
-                     recompute.empty() ? "none" : recompute, in.plan.text("dispatch") == "flat" ? ", flat dispatch" : "",
-                     in.run.parallel.stage_layers.empty() ? "" : ", own layer split");
-}
-
-// Parameters, gradients and optimizer of an even share: nothing that is held less.
-double least_memory(const PlanInput& in) {
-  const MeshSizes& m = in.run.parallel.mesh;
-  const ModelConfig& c = in.run.model;
-  double shared = 0, experts = 0;
-  for (int64_t l = 0; l < c.num_blocks(); ++l) {
-    const BlockParameters b = block_parameters(c, l, static_cast<int64_t>(in.plan.number("kv_heads")));
-    shared += static_cast<double>(b.shared);
-    experts += static_cast<double>(b.expert * b.num_experts);
-  }
-  const double per_rank = (in.schedule() == "dualpipe" ? 2.0 : 1.0) / m.pp, zero = in.plan.number("zero");
-  const double held = shared / m.tp * per_rank + experts / m.ep / m.etp * per_rank, split = held / std::max<double>(1, static_cast<double>(in.dp()) / m.ep);
-  const double weight = in.plan.text("precision") == "fp8" ? 1 : 2, grad = in.plan.text("grads") == "bf16" ? 2 : 4;
-  return (zero >= 3 ? split : held) * weight + (zero >= 2 ? split : held) * grad + in.plan.number("reserve");
-}
-
 std::string bound_of(const Candidate& c, double pipeline) {
-  const std::pair<double, const char*> parts[] = {
-      {c.bubble, "bubble"}, {c.exposed, "exposed exchanges"}, {c.optimizer, "gradient and weight collectives"}, {c.messages, "messages between stages"}};
+  const std::pair<double, const char*> parts[] = {{c.bubble, "bubble"},
+                                                  {c.exposed, "exposed exchanges"},
+                                                  {c.host, "the host"},
+                                                  {c.optimizer, "gradient and weight collectives"},
+                                                  {c.messages, "messages between stages"}};
   const auto* most = std::max_element(std::begin(parts), std::end(parts), [](const auto& a, const auto& b) { return a.first < b.first; });
-  const double rest = pipeline - c.bubble - c.exposed - c.messages;
+  const double rest = pipeline - c.bubble - c.exposed - c.host - c.messages;
   return fmt::format("computation and what hides beside it {:.0f} %, then {} {:.0f} %", 100 * rest / c.step, most->second, 100 * most->first / c.step);
 }
 
-// Prices one; false: it cannot be built.
-bool price(Candidate& c) {
+// Schedules and stages that candidates of one group share.
+class Store {
+ public:
+  StageMemories memories;
+
+  std::shared_ptr<const Schedule> schedule(const PlanInput& in, const Priced& p) {
+    if (p.schedule == in.run.parallel.schedule && custom_schedule(in.run)) return nullptr;  // of a file: prepare_step reads it
+    const Key key{p.schedule, p.pp, p.num_microbatches(), p.chunks, p.is_paired};
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto it = known_.find(key); it != known_.end()) return it->second;
+    }
+    auto built = std::make_shared<const Schedule>(schedule_of(p));
+    const std::lock_guard lock(mutex_);
+    return known_.try_emplace(key, std::move(built)).first->second;
+  }
+
+ private:
+  using Key = std::tuple<std::string, int, int64_t, int, bool>;
+  std::mutex mutex_;
+  std::map<Key, std::shared_ptr<const Schedule>> known_;
+};
+
+enum class Pricing { kPriced, kImpossible, kTooLarge, kBeaten };
+
+// Memory first, which needs no simulation.
+Pricing price(Candidate& c, Store& store, const Front& front, double memory) {
   try {
-    if (!layout_problems(c.in).empty()) return false;
-    const StepPrediction s = predict_step(c.in, pretraining(c.in), nullptr);
+    if (!layout_problems(c.in).empty()) return Pricing::kImpossible;
+    const Priced priced = pretraining(c.in);
+    StepPrediction s = prepare_step(c.in, priced, store.schedule(c.in, priced), nullptr);
     c.gpus = c.in.gpus();
+    c.optimizer = s.reduce + s.update + s.gather;
+    const double least = least_pipeline(c.in, *s.model) + c.optimizer;
+    c.memory = fullest_bytes(c.in, s, store.memories, [&](double bytes) { return bytes > memory || front.beats({least, bytes, c.gpus}); });
+    if (c.memory > memory) return Pricing::kTooLarge;
+    if (front.beats({least, c.memory, c.gpus})) return Pricing::kBeaten;
+    simulate_step(c.in, s, nullptr);
     c.step = s.step;
     c.tokens_per_gpu_second = s.tokens_per_gpu_second;
     c.bubble = s.bubble;
     c.exposed = s.exposed;
-    c.optimizer = s.reduce + s.update + s.gather;
+    c.host = s.host;
     c.messages = c.in.plan.text("p2p") == "exposed" ? s.message * (s.pair_count * 2) : 0;
-    c.memory = fullest(plan_memory(c.in, s, c.in.plan.text("routing"))).total();
     c.bound_by = bound_of(c, s.pipeline);
-  } catch (const ConfigError&) { return false; }
-  return true;
+  } catch (const ConfigError&) { return Pricing::kImpossible; }
+  return Pricing::kPriced;
+}
+bool price(Candidate& c) {
+  Store store;
+  return price(c, store, {}, std::numeric_limits<double>::infinity()) == Pricing::kPriced;
 }
 
-// Prices all of them on the machine's cores; those that cannot be built are taken out. Each is priced by itself, so the result does not depend on the number of
-// cores.
-void price_all(std::vector<Candidate>& batch, Search& out) {
-  std::vector<char> is_built(batch.size(), 0);
+// Runs body(0..count-1) on the machine's cores. What it computes does not depend on how many there are.
+void on_all_cores(size_t count, const std::function<void(size_t)>& body) {
   std::atomic<size_t> next{0};
   const auto work = [&] {
-    for (size_t i = next++; i < batch.size(); i = next++) is_built[i] = price(batch[i]);
+    for (size_t i = next++; i < count; i = next++) body(i);
   };
   std::vector<std::thread> threads;
-  for (unsigned t = 1; t < std::clamp(std::thread::hardware_concurrency(), 1u, 16u) && t < batch.size(); ++t) threads.emplace_back(work);
+  for (unsigned t = 1; t < std::clamp(std::thread::hardware_concurrency(), 1u, 16u) && t < count; ++t) threads.emplace_back(work);
   work();
   for (std::thread& t : threads) t.join();
-  out.tried += std::ssize(batch);
+}
+
+// Prices a batch against the front as it was before; those that were priced stay in it.
+void price_all(std::vector<Candidate>& batch, const Front& front, Search& out) {
+  std::vector<Pricing> results(batch.size());
+  Store store;
+  on_all_cores(batch.size(), [&](size_t i) { results[i] = price(batch[i], store, front, batch[i].in.cluster.memory + 1e9); });  // one more GB is asked for
   size_t kept = 0;
-  for (size_t i = 0; i < batch.size(); ++i)
-    if (is_built[i]) {
-      if (kept != i) batch[kept] = std::move(batch[i]);
-      ++kept;
-    }
-  out.impossible += std::ssize(batch) - static_cast<int64_t>(kept);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    ++(results[i] == Pricing::kPriced     ? out.tried
+       : results[i] == Pricing::kTooLarge ? out.too_large
+       : results[i] == Pricing::kBeaten   ? out.beaten
+                                          : out.impossible);
+    if (results[i] != Pricing::kPriced) continue;
+    if (kept != i) batch[kept] = std::move(batch[i]);
+    ++kept;
+  }
   batch.resize(kept);
 }
 
-std::vector<int> powers_of_two(int64_t most) {
-  std::vector<int> list;
-  for (int64_t n = 1; n <= most; n *= 2) list.push_back(static_cast<int>(n));
-  return list;
-}
-
-class Searcher {
- public:
-  Searcher(const PlanInput& in, Search& out) : in_(in), out_(out) {}
-  std::vector<Candidate> all;
-
-  void run(int64_t gpus) {
-    const ModelConfig& c = in_.run.model;
-    for (const int pp : powers_of_two(std::min<int64_t>(64, c.num_hidden_layers)))
-      for (const int tp : powers_of_two(std::min<int64_t>(in_.cluster.gpus_per_node, 8)))
-        for (const int ep : c.n_routed_experts > 0 ? powers_of_two(c.n_routed_experts) : std::vector<int>{1}) {
-          batch_.clear();
-          for (const int64_t micro : {1, 2}) layout(gpus, pp, tp, ep, micro);
-          price_all(batch_, out_);
-          for (Candidate& candidate : batch_) {
-            candidate.text = describe(candidate.in);
-            all.push_back(std::move(candidate));
-          }
-        }
-  }
-
- private:
-  void layout(int64_t gpus, int pp, int tp, int ep, int64_t micro) {
-    if (gpus % (static_cast<int64_t>(pp) * tp) != 0 || (gpus / pp) % ep != 0 || c_heads() % tp != 0) return;
-    for (const ScheduleChoice& s : kSchedules) {
-      if (pp == 1 && std::string(s.name) != "1f1b") continue;
-      for (const int zero : {1, 3}) {
-        if (zero == 3 && pp > 1) continue;
-        Candidate c{in_};
-        set_number(c.in, "gpus", static_cast<double>(gpus));
-        c.in.run.parallel.mesh = {.pp = pp, .tp = tp, .cp = 1, .ep = ep, .etp = 1};
-        c.in.run.parallel.stage_layers.clear();
-        c.in.run.train.micro_batch = micro;
-        set_words(c.in, "stages", {});
-        set_text(c.in, "schedule", s.name);
-        set_number(c.in, "chunks", s.chunks);
-        set_number(c.in, "flushes", 1);
-        set_number(c.in, "zero", zero);
-        set_text(c.in, "overlap", s.overlap);
-        set_text(c.in, "p2p", std::string(s.overlap) == "pairs" ? in_.plan.text("p2p") : "overlapped");
-        if (least_memory(c.in) > in_.cluster.memory) {
-          out_.too_large += static_cast<int64_t>(kRecompute.size());
-          continue;
-        }
-        for (const auto& recompute : kRecompute) {
-          set_words(c.in, "recompute", recompute);
-          batch_.push_back(c);
-        }
-      }
+// Meshes in groups: of a group every candidate is made and priced against what the groups before have found.
+void search_devices(const PlanInput& in, int64_t gpus, Front& front, std::vector<Candidate>& all, Search& out) {
+  constexpr size_t kGroup = 8;
+  const std::vector<MeshSizes> meshes = meshes_of(in, gpus);
+  for (size_t begin = 0; begin < meshes.size(); begin += kGroup) {
+    const size_t count = std::min(kGroup, meshes.size() - begin);
+    std::vector<std::vector<Candidate>> made(count);
+    std::vector<SpaceCounts> counts(count);
+    on_all_cores(count, [&](size_t i) { made[i] = candidates_of(in, gpus, meshes[begin + i], front, counts[i]); });
+    std::vector<Candidate> batch;
+    for (size_t i = 0; i < count; ++i) {
+      out.impossible += counts[i].impossible;
+      out.too_large += counts[i].too_large;
+      out.beaten += counts[i].beaten;
+      std::move(made[i].begin(), made[i].end(), std::back_inserter(batch));
+    }
+    price_all(batch, front, out);
+    for (Candidate& c : batch) {
+      if (c.memory <= in.cluster.memory) front.add({c.step, c.memory, c.gpus});
+      c.text = describe(c.in);
+      all.push_back(std::move(c));
     }
   }
-  int64_t c_heads() const { return in_.run.model.num_attention_heads; }
-  const PlanInput& in_;
-  Search& out_;
-  std::vector<Candidate> batch_;  // of one layout
-};
+}
 
 // Moves single layers from a stage to a neighbour as long as that makes the step shorter.
 void improve_split(Candidate& best, Search& out) {
@@ -186,7 +155,7 @@ void improve_split(Candidate& best, Search& out) {
         c.in.run.parallel.stage_layers = moved;
         batch.push_back(std::move(c));
       }
-    price_all(batch, out);
+    price_all(batch, {}, out);
     Candidate found = best;
     for (const Candidate& c : batch)
       if (c.memory <= best.in.cluster.memory && c.step < found.step * 0.9999) found = c;
@@ -239,10 +208,17 @@ Search search_layouts(const PlanInput& input) {
   lean.context.clear();
   lean.fleet.clear();
   lean.published.clear();
-  Searcher searcher(lean, out);
-  searcher.run(input.gpus());
-  if (input.gpus() % 2 == 0 && input.gpus() > 1) searcher.run(input.gpus() / 2);
-  std::vector<Candidate>& all = searcher.all;
+  lean.cluster.sheet = {};
+  for (Rate& r : lean.calibration.rates) r.source.clear();
+  Front front;
+  std::vector<Candidate> all;
+  if (out.given.memory <= input.cluster.memory) {
+    front.add({out.given.step, out.given.memory, out.given.gpus});
+    all.push_back(out.given);
+    all.back().in = lean;
+  }
+  search_devices(lean, input.gpus(), front, all, out);
+  if (input.gpus() % 2 == 0 && input.gpus() > 1) search_devices(lean, input.gpus() / 2, front, all, out);
   out.front = pareto(all, input.cluster.memory);
   if (out.front.empty())
     throw ConfigError(fmt::format("none of {} layouts fits {} of memory; give more devices, plan.cache=fp8, or a smaller model", out.tried,
@@ -266,12 +242,24 @@ Search search_layouts(const PlanInput& input) {
 }
 
 std::string search_text(const Search& s) {
-  std::string out = fmt::format("{} on {}: {} layouts simulated in {:.1f} s ({} not possible; {} more whose parameters alone exceed {})\n\n", s.in.name,
-                                s.in.cluster.name, s.tried, s.seconds, s.impossible, s.too_large, show(s.in.cluster.memory, Unit::kBytes));
-  out += fmt::format("{:>6} {:>9} {:>12} {:>9}   {}\n", "GPUs", "step", "tokens/s/GPU", "memory", "layout; bound by");
+  std::string out =
+      fmt::format("{} on {}: {} layouts simulated in {:.1f} s of {} ({} cannot be built, {} exceed {}, {} cannot be better than one that was simulated)\n\n",
+                  s.in.name, s.in.cluster.name, s.tried, s.seconds, s.tried + s.impossible + s.too_large + s.beaten, s.impossible, s.too_large,
+                  show(s.in.cluster.memory, Unit::kBytes), s.beaten);
+  out += fmt::format("{:>6} {:>8} {:>6} {:>7}  {:>2} {:>4} {:>2} {:>2} {:>3}  {:<26} {:>8} {:>4}  {:<27}  {}\n", "GPUs", "step", "t/s/G", "memory", "pp", "dp",
+                     "tp", "cp", "ep", "schedule", "micro-b.", "ZeRO", "recomputed", "exposed, bubble, collectives");
   const auto line = [&](const Candidate& c) {
-    out += fmt::format("{:>6} {:>9} {:>12.0f} {:>9}   {}\n{:>42}{}\n", c.gpus, show(c.step, Unit::kSeconds), c.tokens_per_gpu_second,
-                       show(c.memory, Unit::kBytes), c.text, "", c.bound_by);
+    const MeshSizes& m = c.in.run.parallel.mesh;
+    std::string recompute;
+    for (const std::string& w : c.in.plan.words("recompute")) recompute += (recompute.empty() ? "" : "+") + w;
+    const auto part = [&](double seconds) { return 100 * seconds / c.step; };
+    out +=
+        fmt::format("{:>6} {:>6.2f} s {:>6.0f} {:>4.1f} GB  {:>2} {:>4} {:>2} {:>2} {:>3}  {:<26} {:>4} x {} {:>4}  {:<27}  {:.0f} %, {:.0f} %, {:.0f} %{}\n",
+                    c.gpus, c.step, c.tokens_per_gpu_second, c.memory / 1e9, m.pp, c.in.dp(), m.tp, m.cp, m.ep,
+                    schedule_text(c.in) + (c.in.plan.text("dispatch") == "flat" && m.ep > 1 ? ", flat" : ""),
+                    c.in.run.train.global_batch / c.in.dp() / c.in.run.train.micro_batch, c.in.run.train.micro_batch, c.in.plan.number("zero"),
+                    recompute.empty() ? "-" : recompute, part(c.exposed), part(c.bubble), part(c.optimizer),
+                    c.in.run.parallel.stage_layers.empty() ? "" : "; own layer split");
   };
   const size_t shown = std::min<size_t>(12, s.front.size());
   for (size_t i = 0; i < shown; ++i) line(s.front[i]);
@@ -305,6 +293,7 @@ std::string search_json(const Search& s) {
   j["tried"] = s.tried;
   j["impossible"] = s.impossible;
   j["too_large"] = s.too_large;
+  j["beaten"] = s.beaten;
   j["seconds"] = s.seconds;
   j["step_with_one_more_gb"] = s.step_with_more_memory;
   j["step_with_one_more_gb_per_second"] = s.step_with_more_bandwidth;

@@ -44,10 +44,21 @@ const std::vector<SheetKey>& published_schema() {
   return table;
 }
 
+const char* kTrace = "DeepSeek's training trace (deepseek-ai/profile-data), counted: recomputation and FP8 casts included";
+
 const YamlNode* entry(const YamlNode& map, const std::string& key) {
   for (const auto& [name, node] : map.entries)
     if (name == key) return &node;
   return nullptr;
+}
+
+// "file:3: key: ..." of a part, as "file:3: PREFIXkey: ...".
+void add_errors(const Errors& part, const std::string& prefix, Errors& errors) {
+  for (std::string e : part) {
+    const size_t place = e.find(": ");
+    if (place != std::string::npos) e.insert(place + 2, prefix);
+    errors.push_back(std::move(e));
+  }
 }
 
 // The lists of the plan section: one small sheet an item.
@@ -56,7 +67,9 @@ std::vector<Sheet> read_list(const YamlNode& plan, const std::string& key, const
   const YamlNode* list = entry(plan, key);
   if (list == nullptr) return sheets;
   if (list->kind != YamlNode::Kind::kList) errors.push_back(file + ":" + std::to_string(list->line) + ": plan." + key + ": expected a list");
-  for (const YamlNode& item : list->items) sheets.push_back(read_sheet(schema, item, file, {}, errors));
+  Errors of_items;
+  for (const YamlNode& item : list->items) sheets.push_back(read_sheet(schema, item, file, {}, of_items));
+  add_errors(of_items, "plan." + key + ": ", errors);
   return sheets;
 }
 
@@ -69,6 +82,14 @@ void read_lists(PlanInput& in, const YamlNode& plan, const std::string& file, Er
     in.fleet.push_back({s.text("gpu"), s.text("source"), s.number("count"), s.number("server_per_gpu"), s.number("operation_per_gpu")});
   for (const Sheet& s : read_list(plan, "published", published_schema(), file, errors))
     in.published.push_back({s.text("item"), s.text("source"), s.number("value")});
+}
+
+void read_section(PlanInput& in, YamlNode section, const std::string& file, const std::vector<std::string>& overrides, Errors& errors) {
+  read_lists(in, section, file, errors);
+  std::erase_if(section.entries, [](const auto& e) { return e.first == "context" || e.first == "fleet" || e.first == "published" || e.first == "cluster"; });
+  Errors of_sheet;
+  in.plan = read_sheet(plan_schema(), section, file, overrides, of_sheet);
+  add_errors(of_sheet, "plan.", errors);
 }
 
 struct Arguments {
@@ -123,6 +144,14 @@ const std::vector<SheetKey>& plan_schema() {
       {"flushes", kCount, 1, 1e6, "1", "", "times that the pipeline runs empty in a step (gradient accumulation around the pipeline)"},
       {"kv_heads", kCount, 0, 1e4, "0", "", "for other models: grouped-query attention with so many KV heads; 0: MLA"},
       {"precision", kText, 0, 0, "bf16", "", "operands of the linear layers", {"bf16", "fp8"}},
+      {"scaling",
+       kText,
+       0,
+       0,
+       "blocks",
+       "DeepSeek-V3 report, section 3.3",
+       "of FP8 operands: blocks: scales of 128 elements; tensor: one scale, the largest element sought in a pass of its own",
+       {"blocks", "tensor"}},
       {"dispatch",
        kText,
        0,
@@ -138,7 +167,8 @@ const std::vector<SheetKey>& plan_schema() {
        0,
        "none",
        "",
-       "none: exchanges are exposed; pairs: hidden in pairs (F & B of two micro-batches); all: also beside the neighbour's work in every F and B",
+       "none: exchanges are exposed; pairs: hidden in pairs of F and B of two micro-batches (DualPipe, interleaved 1F1B); all: everywhere, as if every F and B "
+       "had a neighbour",
        {"none", "pairs", "all"}},
       {"comm_sms", kCount, 0, 1e4, "0", "", "multiprocessors that the exchange kernels hold"},
       {"p2p",
@@ -163,6 +193,20 @@ const std::vector<SheetKey>& plan_schema() {
       {"zero", kCount, 1, 3, "1", "", "1: optimizer state sharded; 2: main gradients too; 3: weights too (gathered for every chunk)"},
       {"grads", kText, 0, 0, "fp32", "Atoll's main gradients", "accumulated gradients", {"fp32", "bf16"}},
       {"reserve", kBytes, 0, 1e12, "4 GB", "assumption: CUDA context, NCCL and exchange buffers, fragmentation", "memory that is not ours"},
+      // the host: what launches the kernels
+      {"host.launch", kSeconds, 0, 1, "44 us",
+       "DeepSeek's training trace: 10.6 ms of host time for the 246 launches of a layer pair, profiler included; 0: no host",
+       "the host's time of one launch, with the code around it"},
+      {"host.attention_forward", kCount, 0, 1e5, "69", kTrace, "launches of attention and router of a layer"},
+      {"host.mlp_forward", kCount, 0, 1e5, "25", kTrace, "launches of a layer's experts or MLP, with dispatch and combine, beside host.expert_forward"},
+      {"host.attention_backward", kCount, 0, 1e5, "101", kTrace, "the same, input gradients"},
+      {"host.mlp_backward", kCount, 0, 1e5, "34", kTrace, "the same, input gradients"},
+      {"host.weight", kCount, 0, 1e5, "9", kTrace, "the same, weight gradients, without those of routed experts"},
+      {"host.expert_forward", kCount, 0, 1e3, "0", "grouped GEMMs", "launches for each routed expert of a device more"},
+      {"host.expert_backward", kCount, 0, 1e3, "2", kTrace, "the same, backward: one weight gradient for each of the two GEMMs"},
+      {"host.graphs", kFraction, 0, 1, "0", "", "part of the attention's and the router's launches that CUDA graphs replay"},
+      {"host.waits", kSwitch, 0, 0, "true", "DeepSeek's training trace: the host waits in every dispatch",
+       "whether the host waits for the routed counts of every MoE layer"},
       // routing
       {"routing", kText, 0, 0, "balanced", "", "rows of the most loaded rank", {"balanced", "zipf", "worst"}},
       {"zipf_exponent", kNone, 0, 4, "0.5", "assumption", "popularity of the i-th expert is i to the minus this; dealt out to the ranks like cards"},
@@ -178,6 +222,13 @@ const std::vector<SheetKey>& plan_schema() {
       {"tco.staff", kDollars, 0, 1e12, "$0", "not published", "people, over those years"},
   };
   return table;
+}
+
+Errors plan_section_errors(const YamlNode& section, const std::string& file) {
+  PlanInput ignored;
+  Errors errors;
+  read_section(ignored, section, file, {}, errors);
+  return errors;
 }
 
 int64_t PlanInput::gpus() const {
@@ -213,9 +264,7 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
   Errors errors;
   const YamlNode* named = entry(section, "cluster");
   const std::string default_cluster = named == nullptr ? "" : named->text;
-  read_lists(in, section, file, errors);
-  std::erase_if(section.entries, [](const auto& e) { return e.first == "context" || e.first == "fleet" || e.first == "published" || e.first == "cluster"; });
-  in.plan = read_sheet(plan_schema(), section, file, a.plan_overrides, errors);
+  read_section(in, section, file, a.plan_overrides, errors);
   if (!errors.empty()) throw_errors(file + ", section plan", errors);
   const std::string cluster = a.cluster.empty() ? default_cluster : a.cluster;
   if (cluster.empty()) throw ConfigError("no cluster: give cluster=NAME (h800-2048, h100-1024, h200-8, laptop) or cluster=FILE.yaml");

@@ -183,9 +183,14 @@ bool Sheet::has_word(const std::string& name, const std::string& word) const {
   return std::find(list.begin(), list.end(), word) != list.end();
 }
 
+void Sheet::set(const std::string& name, Value value) {
+  if (values_.use_count() > 1) values_ = std::make_shared<std::map<std::string, Value>>(*values_);
+  (*values_)[name] = std::move(value);
+}
+
 const Value& Sheet::at(const std::string& name) const {
-  const auto it = values_.find(name);
-  ATOLL_CHECK(it != values_.end(), "no quantity ", name, " on this sheet");
+  const auto it = values_->find(name);
+  ATOLL_CHECK(it != values_->end(), "no quantity ", name, " on this sheet");
   return it->second;
 }
 

@@ -3,6 +3,7 @@
 // or `{value: x, source: "where from"}`.
 #pragma once
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -39,11 +40,11 @@ class Sheet {
   const std::vector<std::string>& words(const std::string& name) const { return at(name).words; }
   bool has_word(const std::string& name, const std::string& word) const;
   const Value& at(const std::string& name) const;
-  const std::map<std::string, Value>& all() const { return values_; }
-  void set(const std::string& name, Value value) { values_[name] = std::move(value); }
+  const std::map<std::string, Value>& all() const { return *values_; }
+  void set(const std::string& name, Value value);
 
  private:
-  std::map<std::string, Value> values_;
+  std::shared_ptr<std::map<std::string, Value>> values_ = std::make_shared<std::map<std::string, Value>>();  // copies share it until one is changed
 };
 
 // An error with its place: "h800.yaml:7: gpu.bf16 = 3 bananas: expected ...".

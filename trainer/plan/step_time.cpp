@@ -2,6 +2,8 @@
 #include "trainer/plan/step_time.h"
 
 #include <algorithm>
+#include <map>
+#include <tuple>
 
 #include "kernels/base/error.h"
 #include "model/parameters.h"
@@ -107,20 +109,32 @@ void add_weight_traffic(const PlanInput& in, const Sharding& g, const Schedule& 
     }
 }
 
-SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, const StepPrediction& s, bool is_inter) {
+SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, StepPrediction& s, bool is_inter) {
   SimulationCosts costs;
-  const bool is_exposed = in.plan.text("p2p") == "exposed" && s.schedule.num_ranks > 1;
+  const bool is_exposed = in.plan.text("p2p") == "exposed" && s.schedule->num_ranks > 1;
   const double message = model.message_seconds(is_inter), wait = is_exposed ? message : 0;
   for (const StageTimes& t : s.stages) {
     costs.forward.push_back(t.forward + wait);
     costs.backward.push_back(t.backward + wait);
     costs.weight.push_back(t.weight);
   }
-  for (const StageTimes& f : s.stages) {
+  const bool has_pairs =
+      s.priced.is_paired || s.priced.schedule == "dualpipe" || s.priced.schedule == "dualpipev" || in.run.parallel.schedule == s.priced.schedule;
+  std::map<std::tuple<size_t, double, double>, size_t> kinds;  // stages that are alike
+  std::vector<size_t> kind;
+  for (const StageTimes& t : s.stages) kind.push_back(kinds.try_emplace({t.layers.size(), t.forward, t.backward}, kinds.size()).first->second);
+  std::vector<std::pair<double, double>> known(kinds.size() * kinds.size(), {-1, 0});
+  for (size_t f = 0; has_pairs && f < s.stages.size(); ++f) {
     costs.pair.emplace_back();
-    for (const StageTimes& b : s.stages) costs.pair.back().push_back(model.pair(f, b) + 2 * wait);  // two messages leave by one link
+    s.pair_host.emplace_back();
+    for (size_t b = 0; b < s.stages.size(); ++b) {
+      auto& [seconds, host] = known[kind[f] * kinds.size() + kind[b]];
+      if (seconds < 0) seconds = model.pair(s.stages[f], s.stages[b], &host) + 2 * wait;  // two messages leave by one link
+      costs.pair.back().push_back(seconds);
+      s.pair_host.back().push_back(host);
+    }
   }
-  const size_t n = static_cast<size_t>(s.schedule.num_ranks);
+  const size_t n = static_cast<size_t>(s.schedule->num_ranks);
   if (!is_exposed) {
     costs.send.assign(n, std::vector<double>(n, message));
     for (size_t r = 0; r < n; ++r) costs.send[r][r] = 0;
@@ -128,11 +142,24 @@ SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, const Ste
   return costs;
 }
 
+// What of an action the device waits for the host.
+double host_of(const StepPrediction& s, const Action& a) {
+  const StageTimes& t = s.stages[static_cast<size_t>(a.stage)];
+  switch (a.kind) {
+    case ActionKind::kForward: return t.host_forward;
+    case ActionKind::kBackward: return t.host_backward;
+    case ActionKind::kFullBackward: return t.host_backward + t.host_weight;
+    case ActionKind::kWeight: return t.host_weight;
+    default: return s.pair_host[static_cast<size_t>(forward_of(a).stage)][static_cast<size_t>(weight_of(a).stage)];
+  }
+}
+
 void sum_timeline(StepPrediction& s) {
-  const double ranks = s.schedule.num_ranks;
+  const double ranks = s.schedule->num_ranks;
   for (const auto& line : s.simulation.timeline)
     for (const TimedAction& t : line) {
       const double seconds = (t.end - t.begin) / ranks;
+      s.host += host_of(s, t.action) / ranks;
       switch (t.action.kind) {
         case ActionKind::kForward: s.forward += seconds; break;
         case ActionKind::kBackward: s.backward += seconds; break;
@@ -173,7 +200,7 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   ledger.put("chunk.pair", widest, Unit::kSeconds, "F and full B of the slowest stage, overlapped: two streams in the order of the trace", all);
   ledger.put("message", s.message, Unit::kSeconds, "one boundary activation or gradient: " + show(model.message_bytes(), Unit::kBytes),
              {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "plan.p2p"});
-  const std::string of = detail::concat("schedule ", s.schedule.name, ", ", s.schedule.num_stages, " stages on ", s.schedule.num_ranks, " ranks, ",
+  const std::string of = detail::concat("schedule ", s.schedule->name, ", ", s.schedule->num_stages, " stages on ", s.schedule->num_ranks, " ranks, ",
                                         s.priced.num_microbatches(), " micro-batches: ");
   const std::vector<std::string> chunks = {"chunk.forward", "chunk.backward", "chunk.weight", "chunk.pair", "message"};
   ledger.put("pipeline", s.pipeline, Unit::kSeconds, of + "simulated from the first action to the last", chunks);
@@ -184,6 +211,9 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   ledger.put("bubble", s.bubble, Unit::kSeconds, of + "idle time, mean over ranks", {"pipeline", "solo_forward", "solo_backward", "solo_weight", "pairs"});
   ledger.put("exposed", s.exposed, Unit::kSeconds, "exchanges in chunks that run alone, of the rank that waits most",
              {"layer.dispatch", "layer.combine", "layer.grad_dispatch", "layer.grad_combine"});
+  ledger.put("host", s.host, Unit::kSeconds,
+             "the device waits for the host, in chunks and pairs whose launches take longer than their kernels; mean over ranks",
+             {"layer.host_forward", "layer.host_backward", "plan.host.waits"});
   ledger.put("step_time", s.step, Unit::kSeconds, "pipeline + optimizer", {"pipeline", "optimizer"});
   ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount,
              detail::concat("train.global_batch ", s.priced.global_batch, " x data.seq_len ", s.priced.seq_len));
@@ -197,7 +227,27 @@ Priced pretraining(const PlanInput& in) {
   Priced p{in.run.data.seq_len, in.run.train.global_batch, in.run.train.micro_batch, m.pp, m.tp, m.cp, m.ep, m.etp, in.chunks(), in.dp(), in.schedule(), {}};
   p.stage_layers.assign(in.run.parallel.stage_layers.begin(), in.run.parallel.stage_layers.end());
   p.flushes = static_cast<int64_t>(in.plan.number("flushes"));
+  p.is_paired = in.plan.text("overlap") == "pairs" && (p.schedule == "interleaved" || (p.schedule == "1f1b" && p.pp == 1));
   return p;
+}
+
+Schedule schedule_of(const Priced& p) {
+  const auto n = static_cast<int>(p.num_microbatches());
+  if (!p.is_paired) return build_schedule(p.schedule, p.pp, n, p.chunks);
+  Schedule s = p.schedule == "1f1b" ? one_f_one_b(p.pp, n) : interleaved(p.pp, n, p.chunks);
+  s.name += " in pairs";
+  s.max_live.clear();
+  for (std::vector<Action>& list : s.actions) {
+    const auto first = std::find_if(list.begin(), list.end(), [](const Action& a) { return a.kind != ActionKind::kForward; });
+    std::vector<Action> out(list.begin(), first), forwards, backwards;
+    for (auto it = first; it != list.end(); ++it) (it->kind == ActionKind::kForward ? forwards : backwards).push_back(*it);
+    for (size_t i = 0; i < backwards.size(); ++i) {
+      const Action& b = backwards[i];
+      out.push_back(i < forwards.size() ? Action{ActionKind::kPair, forwards[i].stage, forwards[i].microbatch, b.stage, b.microbatch} : b);
+    }
+    list = std::move(out);
+  }
+  return with_communication(s);
 }
 
 Priced context_stage(const PlanInput& in, const ContextStage& stage) {
@@ -258,33 +308,46 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
   return specs;
 }
 
-StepPrediction predict_step(const PlanInput& in, const Priced& priced, Ledger* ledger) {
+StepPrediction prepare_step(const PlanInput& in, const Priced& priced, std::shared_ptr<const Schedule> built, Ledger* ledger) {
   StepPrediction s;
   s.priced = priced;
-  const std::shared_ptr<const Schedule> custom =
-      priced.schedule == in.run.parallel.schedule ? custom_schedule(in.run) : nullptr;  // parallel.schedule may name a file
-  if (custom && (custom->num_ranks != priced.pp || custom->num_microbatches != priced.num_microbatches()))
-    throw ConfigError(detail::concat("the schedule of ", priced.schedule, " is for ", custom->num_ranks, " ranks and ", custom->num_microbatches,
+  s.schedule = std::move(built);
+  if (!s.schedule && priced.schedule == in.run.parallel.schedule) s.schedule = custom_schedule(in.run);  // parallel.schedule may name a file
+  if (s.schedule && (s.schedule->num_ranks != priced.pp || s.schedule->num_microbatches != priced.num_microbatches()))
+    throw ConfigError(detail::concat("the schedule of ", priced.schedule, " is for ", s.schedule->num_ranks, " ranks and ", s.schedule->num_microbatches,
                                      " micro-batches, not ", priced.pp, " and ", priced.num_microbatches()));
-  s.schedule = custom ? *custom : build_schedule(priced.schedule, priced.pp, static_cast<int>(priced.num_microbatches()), priced.chunks);
-  s.specs = stage_specs(in, priced, s.schedule.num_stages);
-  s.parameters = rank_parameters(in, priced, s.schedule, s.specs);
-  const ChunkModel model(in, {priced.seq_len, priced.micro_batch, priced.tp, priced.cp, priced.ep, priced.etp, priced.dp, s.schedule.num_stages});
-  for (const StageSpec& spec : s.specs) s.stages.push_back(model.stage(spec));
+  if (!s.schedule) s.schedule = std::make_shared<const Schedule>(schedule_of(priced));
+  s.specs = stage_specs(in, priced, s.schedule->num_stages);
+  s.parameters = rank_parameters(in, priced, *s.schedule, s.specs);
+  s.model = std::make_shared<const ChunkModel>(
+      in, ChunkModel::Layout{priced.seq_len, priced.micro_batch, priced.tp, priced.cp, priced.ep, priced.etp, priced.dp, s.schedule->num_stages});
+  for (const StageSpec& spec : s.specs) s.stages.push_back(s.model->stage(spec));
+  const Sharding group = sharding(priced, s.schedule->is_mirrored);
+  add_weight_traffic(in, group, *s.schedule, s);
+  price_update(in, group, s, ledger);
+  s.tokens_per_step = static_cast<double>(priced.global_batch) * static_cast<double>(priced.seq_len);
+  return s;
+}
+
+void simulate_step(const PlanInput& in, StepPrediction& s, Ledger* ledger) {
+  const Priced& priced = s.priced;
+  const std::shared_ptr<const ChunkModel> held = std::move(s.model);
+  const ChunkModel& model = *held;
   const bool is_inter = priced.dp * priced.tp * priced.cp >= in.cluster.gpus_per_node;
-  const Sharding group = sharding(priced, s.schedule.is_mirrored);
-  add_weight_traffic(in, group, s.schedule, s);
   s.message = priced.pp > 1 ? model.message_seconds(is_inter) : 0;
-  s.simulation = simulate(s.schedule, costs_of(in, model, s, is_inter));
+  s.simulation = simulate(*s.schedule, costs_of(in, model, s, is_inter));
   const double flushes = static_cast<double>(priced.flushes);
   s.pipeline = flushes * s.simulation.step_time;
-  price_update(in, group, s, ledger);
   s.step = s.pipeline + s.reduce + s.gather + s.update;
   sum_timeline(s);
-  for (double* part : {&s.forward, &s.backward, &s.weight, &s.pairs, &s.bubble, &s.pair_count, &s.exposed}) *part *= flushes;
-  s.tokens_per_step = static_cast<double>(priced.global_batch) * static_cast<double>(priced.seq_len);
+  for (double* part : {&s.forward, &s.backward, &s.weight, &s.pairs, &s.bubble, &s.pair_count, &s.exposed, &s.host}) *part *= flushes;
   s.tokens_per_gpu_second = s.tokens_per_step / s.step / static_cast<double>(in.gpus());
   if (ledger != nullptr) explain_step(in, model, s, *ledger);
+}
+
+StepPrediction predict_step(const PlanInput& in, const Priced& priced, Ledger* ledger) {
+  StepPrediction s = prepare_step(in, priced, nullptr, ledger);
+  simulate_step(in, s, ledger);
   return s;
 }
 

@@ -1,6 +1,7 @@
 // One optimizer step: the schedule's simulation with the chunk model's costs, the collectives around it, and what follows from the step's length.
 // Policy: the schedule object is the trainer's own, proven by the same checker; nothing is averaged before it is simulated.
 #pragma once
+#include <memory>
 #include <optional>
 
 #include "parallel/simulator.h"
@@ -16,10 +17,14 @@ struct Priced {
   std::string schedule;
   std::vector<int> stage_layers;
   int64_t flushes = 1;
+  bool is_paired = false;  // overlap pairs, of a schedule without pairs of its own that has room for them
   int64_t num_microbatches() const { return global_batch / (dp * micro_batch * flushes); }  // of one flush of the pipeline
 };
 Priced pretraining(const PlanInput& input);
 Priced context_stage(const PlanInput& input, const ContextStage& stage);
+// The schedule by its name; with pairs where is_paired: every F after the first B runs together with the B that follows it (Megatron's overlap of one
+// micro-batch's exchanges with the computation of another). Interleaved 1F1B has room for that, and 1F1B of one rank.
+Schedule schedule_of(const Priced& priced);
 
 struct StageParameters {
   double shared = 0, experts = 0;  // on one device, tensor parallelism divided out
@@ -27,15 +32,18 @@ struct StageParameters {
 
 struct StepPrediction {
   Priced priced;
-  Schedule schedule;
+  std::shared_ptr<const Schedule> schedule;
+  std::shared_ptr<const ChunkModel> model;  // between the two halves only: it refers to the input
   Simulation simulation;
   std::vector<StageSpec> specs;  // [stage]
   std::vector<StageTimes> stages;
-  std::vector<StageParameters> parameters;  // [rank], all of its stages
+  std::vector<std::vector<double>> pair_host;  // [stage of F][stage of B] what of a pair the device waits for the host
+  std::vector<StageParameters> parameters;     // [rank], all of its stages
   double pipeline = 0, reduce = 0, gather = 0, update = 0, step = 0;
   // Means over pipeline ranks.
   double forward = 0, backward = 0, weight = 0, pairs = 0, bubble = 0, pair_count = 0;
   double exposed = 0;  // exchanges that nothing hides, of the rank that waits most for them
+  double host = 0;     // the device waits for the host, mean over pipeline ranks
   double message = 0;  // one boundary message
   double tokens_per_step = 0, tokens_per_gpu_second = 0;
 };
@@ -43,5 +51,9 @@ struct StepPrediction {
 std::vector<StageSpec> stage_specs(const PlanInput& input, const Priced& priced, int num_stages);
 // Without a ledger nothing is explained (the search).
 StepPrediction predict_step(const PlanInput& input, const Priced& priced, Ledger* ledger);
+// The two halves of it. What is known before time runs: schedule, stages, their times, parameters, update; memory can be walked then. built: the schedule where
+// the caller has it.
+StepPrediction prepare_step(const PlanInput& input, const Priced& priced, std::shared_ptr<const Schedule> built, Ledger* ledger);
+void simulate_step(const PlanInput& input, StepPrediction& step, Ledger* ledger);
 
 }  // namespace atoll::plan
