@@ -20,6 +20,11 @@
 namespace atoll {
 namespace {
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+std::vector<int64_t> tokens_of(const std::vector<MicroBatch>& batches) {
+  std::vector<int64_t> tokens;
+  for (const MicroBatch& b : batches) tokens.push_back(b.main.size());
+  return tokens;
+}
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, Communicator& world, const HostInfo& host, const std::atomic<int>& stop_signal, std::string& phase)
@@ -122,6 +127,7 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
   m.seconds = now() - begin;
   if (const int64_t peak = engine_->ctx().memory.routed.high_water(); peak > routed_peak_) {
     routed_peak_ = peak;
+    peak_tokens_ = tokens_of(batches_);
     rows_of_peak_.assign(batches_.size(), std::vector<int64_t>(static_cast<size_t>(config_.model.num_blocks()), 0));
     for (const auto& stage : engine_->stages()) stage->add_rows_received(rows_of_peak_);
   }
@@ -144,8 +150,9 @@ void Trainer::compare_forecast(const StepMetrics& last, double seconds) {
   plan::Measured measured;
   measured.step = position_.step;
   measured.tokens = position_.tokens;
-  for (const MicroBatch& b : batches_) measured.microbatch_tokens.push_back(b.main.size());
-  measured.rows = rows_of_peak_;
+  measured.microbatch_tokens = tokens_of(batches_);
+  measured.peak_tokens = peak_tokens_;
+  measured.peak_rows = rows_of_peak_;
   measured.bytes_sent = last.result->bytes_sent;
   measured.dispatch_bytes = last.result->dispatch_bytes;
   measured.combine_bytes = last.result->combine_bytes;

@@ -61,7 +61,8 @@ class Trainer {
   bool is_resumed_ = false, has_native_bf16_ = false;  // native: on every rank
   std::vector<MicroBatch> batches_;
   int64_t routed_peak_ = -1;                          // bytes; and
-  std::vector<std::vector<int64_t>> rows_of_peak_;    // the rows of the step that reached it
+  std::vector<int64_t> peak_tokens_;                  // of the step that reached it: tokens of each micro-batch
+  std::vector<std::vector<int64_t>> rows_of_peak_;    // and rows received
 };
 
 // What a rank saves and loads: its owned rows of masters and moments, and the router biases it answers for.

@@ -170,7 +170,12 @@ std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) 
 
 Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak, const Measured& measured) {
   Communicator& world = engine.groups().world;
-  const RankForecast f = forecast(c, engine, measured.microbatch_tokens, measured.rows);
+  RankForecast f = forecast(c, engine, measured.microbatch_tokens, {});
+  if (!measured.peak_rows.empty()) {
+    const RankForecast at_peak = forecast(c, engine, measured.peak_tokens, measured.peak_rows);
+    f.peaks.routed = at_peak.peaks.routed;
+    if (at_peak.peaks.activations.bytes > f.peaks.activations.bytes) f.peaks.activations = at_peak.peaks.activations;
+  }
   RankLine mine = line_of(engine, f);
   mine.wire_measured = measured.bytes_sent - measured.dispatch_bytes - measured.combine_bytes;
   mine.dispatch = measured.dispatch_bytes;

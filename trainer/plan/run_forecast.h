@@ -15,7 +15,8 @@ std::string forecast_text(const RunConfig& config, Engine& engine, double gemm_p
 struct Measured {                // of the last step
   int64_t step = 0, tokens = 0;  // where the run is
   std::vector<int64_t> microbatch_tokens;
-  std::vector<std::vector<int64_t>> rows;  // [micro-batch][block] that this rank received in the step of the routed segment's peak
+  std::vector<int64_t> peak_tokens;             // those of the step of the routed segment's peak: along a batch ramp not as many
+  std::vector<std::vector<int64_t>> peak_rows;  // [micro-batch][block] that this rank received in that step
   int64_t bytes_sent = 0, dispatch_bytes = 0, combine_bytes = 0;
   double seconds = 0;  // a step, as the steps of this run took on average
 };

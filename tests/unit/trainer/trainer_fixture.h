@@ -94,6 +94,14 @@ inline std::vector<std::string> story_of(const RunConfig& config) {
   }
   return story;
 }
+inline nlohmann::json forecast_of(const RunConfig& config) {  // the run's last forecast event
+  nlohmann::json found;
+  for (const std::string& line : lines_in(config.run.path() + "/metrics.jsonl")) {
+    const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
+    if (!j.is_discarded() && j.value("event", "") == "forecast") found = j;
+  }
+  return found;
+}
 inline std::vector<std::string> checkpoints_of(const RunConfig& config) {
   std::vector<std::string> names = names_in(config.run.path() + "/checkpoints");
   std::erase(names, "LATEST");

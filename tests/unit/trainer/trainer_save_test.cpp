@@ -181,3 +181,17 @@ TEST_CASE("A disk that is full for good ends a run with 65, not before its end, 
   CHECK(std::count(story.begin(), story.end(), "5") == 1);
   CHECK(std::count(story.begin(), story.end(), "torn") == 1);
 }
+
+TEST_CASE("After a batch ramp the run's end still compares its forecast with what was measured", "[trainer]") {
+  TempDir dir;
+  // The routed segment peaks in the first step, of one micro-batch; the last step has four.
+  const RunConfig config = tiny_run(dir.path(), {"train.steps=6", "train.global_batch=4", "train.batch_ramp={start: 1, until_tokens: 64}", "checkpoint.every=0"});
+  REQUIRE(run_alone(config).code == 0);
+  const nlohmann::json forecast = forecast_of(config);
+  for (const char* segment : {"weights", "main grads", "optimizer", "routed"}) {
+    const auto& ranks = forecast["segments"][segment];
+    REQUIRE(ranks.size() == 1);
+    CHECK(ranks[0]["forecast"] == ranks[0]["measured"]);
+    CHECK(ranks[0]["measured"] > 0);
+  }
+}
