@@ -23,8 +23,8 @@ struct LaunchDim {
   u32 smem;
   bool coop;
 };
-int launch(KernelEntry& k, const LaunchDim& d, void** args);
-int smCount();
+int launch(KernelEntry& k, const LaunchDim& d, void** args, int stream);  // checks the configuration, enqueues; errors of the run come later
+int sm_count();
 std::string demangle(const std::string& s);
 void set_error(int e, bool sticky);
 int sticky_error();

@@ -4,49 +4,6 @@
 
 namespace atoll::gpusim {
 
-Ty parse_ty(std::string_view s) {
-  static const std::unordered_map<std::string_view, Ty> t = {
-      {"u8", Ty::U8},         {"u16", Ty::U16},         {"u32", Ty::U32},     {"u64", Ty::U64},   {"s8", Ty::S8},         {"s16", Ty::S16},
-      {"s32", Ty::S32},       {"s64", Ty::S64},         {"b8", Ty::B8},       {"b16", Ty::B16},   {"b32", Ty::B32},       {"b64", Ty::B64},
-      {"b128", Ty::B128},     {"f16", Ty::F16},         {"f16x2", Ty::F16x2}, {"bf16", Ty::BF16}, {"bf16x2", Ty::BF16x2}, {"f32", Ty::F32},
-      {"f64", Ty::F64},       {"pred", Ty::Pred},       {"e4m3", Ty::E4M3},   {"e5m2", Ty::E5M2}, {"e4m3x2", Ty::E4M3x2}, {"e5m2x2", Ty::E5M2x2},
-      {"e2m1x2", Ty::E2M1x2}, {"ue8m0x2", Ty::UE8M0x2}, {"tf32", Ty::TF32},   {"s4", Ty::S4},     {"u4", Ty::U4},         {"b1", Ty::B1}};
-  auto it = t.find(s);
-  return it == t.end() ? Ty::None : it->second;
-}
-int ty_bits(Ty t) {
-  switch (t) {
-    case Ty::U8:
-    case Ty::S8:
-    case Ty::B8:
-    case Ty::E4M3:
-    case Ty::E5M2:
-    case Ty::E2M1x2: return 8;
-    case Ty::U16:
-    case Ty::S16:
-    case Ty::B16:
-    case Ty::F16:
-    case Ty::BF16:
-    case Ty::E4M3x2:
-    case Ty::E5M2x2:
-    case Ty::UE8M0x2: return 16;
-    case Ty::U32:
-    case Ty::S32:
-    case Ty::B32:
-    case Ty::F32:
-    case Ty::F16x2:
-    case Ty::BF16x2:
-    case Ty::TF32: return 32;
-    case Ty::U64:
-    case Ty::S64:
-    case Ty::B64:
-    case Ty::F64: return 64;
-    case Ty::B128: return 128;
-    case Ty::Pred: return 1;
-    default: return 0;
-  }
-}
-
 void Decoder::bad(const std::string& why) const {
   std::string s =
       lm.mod->name + ":" + std::to_string(a ? a->line : 0) + ": " + why + ": `" + std::string(a ? a->op : std::string_view("?")) + "` in " + af.name;
@@ -89,7 +46,6 @@ int Decoder::reg_bits(const AstOp& o) const {
   return o.kind == AstOp::Ident && lookup_reg(o.name, a->scope, r) ? r.bits : 0;
 }
 
-static u32 slot_bytes(int bits) { return bits == 1 ? 4 : bits * 4; }
 
 u32 Decoder::alloc_const(int bits) {
   u32 al = bits == 1 ? 4 : 64;
@@ -253,6 +209,7 @@ u32 Decoder::any_src(const AstOp& o, int def_bits, u8& width, bool is_float) {
       if (lookup_reg(o.name, a->scope, r)) {
         if (r.is_pred) bad("predicate register where a value is needed: " + std::string(o.name));
         width = r.bits / 8;
+        (accumulating ? writes : reads).push_back(r.index);
         return reg_slots[r.index].off;
       }
       int id;
@@ -327,6 +284,7 @@ u32 Decoder::any_dst(const AstOp& o, int def_bits, u8& width) {
   AstReg r;
   if (o.kind != AstOp::Ident || !lookup_reg(o.name, a->scope, r)) bad("destination is not a register: " + std::string(o.name));
   if (r.is_pred) bad("predicate destination: " + std::string(o.name));
+  writes.push_back(r.index);
   width = r.bits / 8;
   return reg_slots[r.index].off;
 }
@@ -341,12 +299,18 @@ u32 Decoder::psrc(const AstOp& o, bool& neg) {
   if (o.kind == AstOp::Imm) return pred_const(o.imm != 0);
   AstReg r;
   if (o.kind != AstOp::Ident || !lookup_reg(o.name, a->scope, r) || !r.is_pred) bad("predicate operand expected: " + std::string(o.name));
+  reads.push_back(r.index);
   return reg_slots[r.index].off;
 }
 u32 Decoder::pdst(const AstOp& o) {
   if (o.kind == AstOp::Sink) return scratch;
   bool n;
-  return psrc(o, n);
+  const u32 off = psrc(o, n);
+  if (o.kind == AstOp::Ident) {
+    writes.push_back(reads.back());
+    reads.pop_back();
+  }
+  return off;
 }
 
 Space Decoder::space_of() const {
@@ -371,6 +335,7 @@ void Decoder::addr(const AstOp& o, Inst& i, int k, Space& sp) {
   AstReg r;
   if (lookup_reg(o.name, a->scope, r)) {
     if (r.bits != 32 && r.bits != 64) bad("address register width");
+    reads.push_back(r.index);
     i.o[k] = reg_slots[r.index].off;
     i.aw = r.bits / 8;
     if (sp == Space::Param) sp = af.is_entry ? Space::Const : Space::Local;
@@ -393,213 +358,6 @@ int Decoder::label(const AstOp& o) const {
     if (it != af.labels[s].end()) return it->second;
   }
   bad("unknown label " + std::string(o.name));
-}
-
-// ---- functions -------------------------------------------------------------
-namespace {
-DecodeTable& table() {
-  static DecodeTable t = [] {
-    DecodeTable x;
-    register_int(x);
-    register_float(x);
-    register_cvt(x);
-    register_mem(x);
-    register_ctl(x);
-    register_warp(x);
-    register_async(x);
-    register_tensor(x);
-    return x;
-  }();
-  return t;
-}
-std::vector<Func*>& all_funcs() {
-  static std::vector<Func*> v;
-  return v;
-}
-std::recursive_mutex g_decode_mu;
-
-u32 align_up(u32 v, u32 a) { return (v + a - 1) / a * a; }
-
-void layout(Decoder& d) {
-  Func& f = d.f;
-  const AstFunc& af = d.af;
-  // kernel parameters
-  if (af.is_entry) {
-    u32 off = 0;
-    for (auto& p : af.params) {
-      off = align_up(off, std::max<u32>(p.align, 1));
-      f.param_off.push_back(off);
-      off += p.size;
-    }
-    f.param_bytes = off;
-    f.param_addr = mem_alloc(std::max<u32>(off, 16), "parameters of " + af.name, 4096);
-  }
-  u32 lo = 0;
-  auto add_local = [&](const AstVar& v, int scope) {
-    lo = align_up(lo, std::max<u32>(v.align, 8));
-    f.local_off[v.name + "@" + std::to_string(scope)] = lo;
-    lo += v.size;
-  };
-  if (!af.is_entry) {
-    for (auto& p : af.rets) add_local(p, 0);
-    for (auto& p : af.params) add_local(p, 0);
-  }
-  u32 sh = kSmemBase;
-  std::vector<std::string> dyn;
-  auto add_shared = [&](const AstVar& v) {
-    if (v.is_extern || v.size == 0) {
-      dyn.push_back(v.name);
-      f.dyn_align = std::max(f.dyn_align, v.align);
-      return;
-    }
-    sh = align_up(sh, std::max<u32>(v.align, 1));
-    d.shared_off[v.name] = sh;
-    sh += v.size;
-  };
-  // module-scope .shared variables are visible to each function
-  for (auto& v : d.lm.mod->globals)
-    if (v.space == Space::Shared) add_shared(v);
-  for (auto& v : af.vars) {
-    if (v.space == Space::Local || v.space == Space::Param)
-      add_local(v, v.scope);
-    else if (v.space == Space::Shared)
-      add_shared(v);
-  }
-  sh = align_up(sh, f.dyn_align);
-  f.static_smem = sh - kSmemBase;
-  for (auto& n : dyn) d.shared_off[n] = sh;
-  f.local_size = align_up(lo, 16);
-  // registers (offsets patched later: they follow the constants)
-  d.reg_slots.resize(af.nregs);
-  u32 off = 0;
-  auto place = [&](const AstReg& r, int idx) {
-    u32 al = r.is_pred ? 4 : 64;
-    off = align_up(off, al);
-    d.reg_slots[idx] = {off, r.bits, r.is_pred};
-    off += slot_bytes(r.bits);
-  };
-  for (size_t s = 0; s < af.regs.size(); s++) {
-    for (auto& [n, r] : af.regs[s]) place(r, r.index);
-    for (auto& rr : af.reg_ranges[s])
-      for (int k = 0; k < rr.count; k++) place(rr.reg, rr.reg.index + k);
-  }
-  off = align_up(off, 64);
-  d.scratch = off;
-  off += 512;
-  f.reg_bytes = off;
-}
-
-void decode_one(Decoder& d, const AstInst& a, Inst& i) {
-  d.a = &a;
-  i.ast = &a;
-  if (!a.pred.empty()) {
-    AstOp o;
-    o.name = a.pred;
-    bool neg;
-    i.pred = d.psrc(o, neg);
-    i.pred_kind = a.pred_neg ? 2 : 1;
-  }
-  auto& t = table();
-  auto it = t.find(a.parts[0]);
-  if (it == t.end()) d.bad("unsupported instruction");
-  it->second(d, i);
-  if (!i.fn) d.bad("unsupported form");
-}
-}  // namespace
-
-// Constants come first in the register file, but their number is known only after decoding. Registers are
-// therefore placed first: offsets below reg_bytes are registers, constants are decoded at reg_bytes onwards.
-Func* get_func(LoadedModule* m, const std::string& name) {
-  std::lock_guard<std::recursive_mutex> lk(g_decode_mu);
-  auto it = m->funcs.find(name);
-  if (it != m->funcs.end()) return it->second.get();
-  auto b = m->mod->by_name.find(name);
-  if (b == m->mod->by_name.end()) throw PtxError("no function " + name + " in " + m->mod->name);
-  auto fp = std::make_unique<Func>();
-  Func* f = fp.get();
-  f->ast = b->second;
-  f->mod = m->mod.get();
-  f->index = all_funcs().size();
-  all_funcs().push_back(f);
-  m->funcs[name] = std::move(fp);
-  if (!f->ast->has_body) return f;  // vprintf and friends
-  try {
-    Decoder d(*m, *f, *f->ast);
-    layout(d);
-    f->const_bytes = f->reg_bytes;
-    f->const_image.resize(f->const_bytes);
-    f->code.resize(f->ast->insts.size() + 1);
-    for (size_t k = 0; k < f->ast->insts.size(); k++) decode_one(d, f->ast->insts[k], f->code[k]);
-    // an implicit ret behind the last instruction
-    static AstInst ret_ast;
-    if (ret_ast.op.empty()) {
-      ret_ast.op = "ret";
-      ret_ast.parts = {"ret"};
-    }
-    decode_one(d, ret_ast, f->code.back());
-    f->const_image.erase(f->const_image.begin(), f->const_image.begin() + f->reg_bytes);
-  } catch (...) {
-    all_funcs()[f->index] = nullptr;
-    m->funcs.erase(name);
-    throw;
-  }
-  return f;
-}
-Func* func_by_index(u32 idx) {
-  auto& v = all_funcs();
-  return idx < v.size() ? v[idx] : nullptr;
-}
-
-std::vector<std::string> unsupported_instructions(LoadedModule* m) {
-  std::vector<std::string> out;
-  for (auto& fn : m->mod->funcs) {
-    if (!fn->has_body) continue;
-    Func tmp;
-    tmp.ast = fn.get();
-    tmp.mod = m->mod.get();
-    Decoder d(*m, tmp, *fn);
-    layout(d);
-    tmp.const_bytes = tmp.reg_bytes;
-    tmp.const_image.resize(tmp.const_bytes);
-    for (auto& a : fn->insts) {
-      Inst i;
-      try {
-        decode_one(d, a, i);
-      } catch (PtxError& e) { out.push_back(e.what()); }
-    }
-  }
-  return out;
-}
-
-LoadedModule* load_module(std::string text, const std::string& name) {
-  auto lm = std::make_unique<LoadedModule>();
-  lm->mod = parse_ptx(std::move(text), name);
-  for (auto& v : lm->mod->globals) {
-    if (v.space == Space::Shared) continue;
-    if (lm->sym_addr.count(v.name)) continue;
-    u64 sz = std::max<u64>(v.size, v.init.size());
-    u64 p = mem_alloc(std::max<u64>(sz, 1), std::string(v.space == Space::Const ? "constant " : "variable ") + v.name, v.align);
-    memset((void*)p, 0, sz);
-    memcpy((void*)p, v.init.data(), v.init.size());
-    lm->sym_addr[v.name] = p;
-    lm->sym_size[v.name] = sz;
-  }
-  LoadedModule* raw = lm.release();
-  for (auto& v : raw->mod->globals)
-    for (auto& r : v.relocs) {
-      auto g = raw->sym_addr.find(r.sym);
-      u64 val;
-      if (g != raw->sym_addr.end())
-        val = g->second + r.add;
-      else if (raw->mod->by_name.count(r.sym))
-        val = (kFuncTag << 32) | (u32)get_func(raw, r.sym)->index;
-      else
-        throw PtxError("initializer of " + v.name + ": unknown symbol " + r.sym);
-      memcpy((u8*)raw->sym_addr[v.name] + r.at, &val, std::min(8, r.bytes));
-    }
-  if (options().eager)
-    for (auto& s : unsupported_instructions(raw)) fprintf(stderr, "gpusim: %s\n", s.c_str());
-  return raw;
 }
 
 }  // namespace atoll::gpusim

@@ -39,6 +39,7 @@ enum class Ty : u8 {
 };
 Ty parse_ty(std::string_view s);
 int ty_bits(Ty t);
+inline u32 slot_bytes(int bits) { return bits == 1 ? 4 : bits * 4; }  // of a register: 32 lanes, or one mask
 inline bool ty_float(Ty t) { return t == Ty::F16 || t == Ty::F16x2 || t == Ty::BF16 || t == Ty::BF16x2 || t == Ty::F32 || t == Ty::F64 || t == Ty::TF32; }
 inline bool ty_signed(Ty t) { return t == Ty::S8 || t == Ty::S16 || t == Ty::S32 || t == Ty::S64; }
 
@@ -57,6 +58,9 @@ struct Decoder {
   std::unordered_map<std::string, Slot> const_slots;  // key: value/width
   std::unordered_map<std::string, u32> shared_off;    // .shared symbol (name@scope or name) -> address
   u32 scratch = 0;
+  // registers named by the instruction being decoded; accumulating: operands given to src are results
+  std::vector<u32> reads, writes;
+  bool accumulating = false;
 
   Decoder(LoadedModule& l, Func& fn, const AstFunc& ast) : lm(l), f(fn), af(ast) {}
 
@@ -89,12 +93,6 @@ struct Decoder {
   size_t nops() const { return a->ops.size(); }
   [[noreturn]] void bad(const std::string& why) const;
 
-  const AstReg* find_reg(std::string_view n, int scope) const {
-    AstReg* r;
-    static thread_local AstReg tmp;
-    (void)r;
-    return lookup_reg(n, scope, tmp) ? &tmp : nullptr;
-  }
   bool lookup_reg(std::string_view n, int scope, AstReg& out) const;
   bool is_reg(const AstOp& o) const {
     AstReg r;
@@ -130,10 +128,16 @@ void register_int(DecodeTable&);
 void register_float(DecodeTable&);
 void register_cvt(DecodeTable&);
 void register_mem(DecodeTable&);
+void register_bits(DecodeTable&);
+void register_move(DecodeTable&);
+void register_atomic(DecodeTable&);
+void register_copy(DecodeTable&);
+void register_mbarrier(DecodeTable&);
+void register_tensor_map(DecodeTable&);
+void register_mma(DecodeTable&);
+void register_wgmma(DecodeTable&);
 void register_ctl(DecodeTable&);
 void register_warp(DecodeTable&);
-void register_async(DecodeTable&);
-void register_tensor(DecodeTable&);
 
 // Handler makers: a captureless lambda applied to each lane.
 template <class D, class A, class F>

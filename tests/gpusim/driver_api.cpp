@@ -1,16 +1,12 @@
 // A part of the CUDA driver API: modules from PTX text, launches, memory, tensor maps.
 #include <cuda.h>
-#include "tests/gpusim/api.h"
+#include "tests/gpusim/runtime.h"
 #include "tests/gpusim/tma.h"
 
-using namespace atoll::gpusim;
+#undef API
 #define API extern "C" __attribute__((visibility("default")))
 extern "C" int gpusim_device_attribute(int a);
 namespace {
-CUresult ret(int e) {
-  if (e >= 700) set_error(e, true);
-  return (CUresult)e;
-}
 struct Mod {
   LoadedModule* lm;
   std::map<std::string, KernelEntry*> k;
@@ -56,8 +52,12 @@ API CUresult cuCtxGetDevice(CUdevice* d) {
   *d = 0;
   return CUDA_SUCCESS;
 }
-API CUresult cuCtxSynchronize() { return (CUresult)sticky_error(); }
-API CUresult cuStreamSynchronize(CUstream) { return (CUresult)sticky_error(); }
+API CUresult cuCtxSynchronize() {
+  std::lock_guard<std::recursive_mutex> lk(streams().mutex());
+  streams().synchronize_all();
+  return (CUresult)sticky_error();
+}
+API CUresult cuStreamSynchronize(CUstream s) { return (CUresult)cudaStreamSynchronize((cudaStream_t)s); }
 API CUresult cuGetErrorString(CUresult e, const char** s) {
   *s = e == CUDA_SUCCESS ? "no error" : "error (see stderr of gpusim)";
   return CUDA_SUCCESS;
@@ -142,40 +142,38 @@ API CUresult cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction f, void** args
     if (a.id == CU_LAUNCH_ATTRIBUTE_COOPERATIVE) d.coop = a.value.cooperative;
   }
   if (sticky_error()) return (CUresult)sticky_error();
-  return ret(launch(*(KernelEntry*)f, d, args));
+  const CUstream stream = c->hStream;
+  return (CUresult)ret(launch(*(KernelEntry*)f, d, args, queue_of((cudaStream_t)stream)));
 }
-API CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned smem, CUstream, void** args,
+API CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned smem, CUstream stream, void** args,
                             void** extra) {
   if (extra) return CUDA_ERROR_NOT_SUPPORTED;
   if (sticky_error()) return (CUresult)sticky_error();
   LaunchDim d{{gx, gy, gz}, {bx, by, bz}, {1, 1, 1}, smem, false};
-  return ret(launch(*(KernelEntry*)f, d, args));
+  return (CUresult)ret(launch(*(KernelEntry*)f, d, args, queue_of((cudaStream_t)stream)));
 }
 API CUresult cuMemAlloc_v2(CUdeviceptr* p, size_t n) {
   *p = mem_alloc(n, "cuMemAlloc");
   return CUDA_SUCCESS;
 }
-API CUresult cuMemFree_v2(CUdeviceptr p) { return mem_free(p) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
-API CUresult cuMemcpyHtoD_v2(CUdeviceptr d, const void* s, size_t n) {
-  memcpy((void*)d, s, n);
-  return CUDA_SUCCESS;
-}
-API CUresult cuMemcpyDtoH_v2(void* d, CUdeviceptr s, size_t n) {
-  memcpy(d, (void*)s, n);
-  return CUDA_SUCCESS;
-}
-API CUresult cuMemcpyDtoD_v2(CUdeviceptr d, CUdeviceptr s, size_t n) {
-  memmove((void*)d, (void*)s, n);
-  return CUDA_SUCCESS;
-}
-API CUresult cuMemsetD8_v2(CUdeviceptr d, unsigned char v, size_t n) {
-  memset((void*)d, v, n);
-  return CUDA_SUCCESS;
-}
+API CUresult cuMemFree_v2(CUdeviceptr p) { return (CUresult)cudaFree((void*)p); }
+API CUresult cuMemcpyHtoD_v2(CUdeviceptr d, const void* s, size_t n) { return (CUresult)cudaMemcpy((void*)d, s, n, cudaMemcpyDefault); }
+API CUresult cuMemcpyDtoH_v2(void* d, CUdeviceptr s, size_t n) { return (CUresult)cudaMemcpy(d, (void*)s, n, cudaMemcpyDefault); }
+API CUresult cuMemcpyDtoD_v2(CUdeviceptr d, CUdeviceptr s, size_t n) { return (CUresult)cudaMemcpy((void*)d, (void*)s, n, cudaMemcpyDefault); }
+API CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr d, const void* s, size_t n, CUstream q) { return (CUresult)cudaMemcpyAsync((void*)d, s, n, cudaMemcpyDefault, q); }
+API CUresult cuMemcpyDtoHAsync_v2(void* d, CUdeviceptr s, size_t n, CUstream q) { return (CUresult)cudaMemcpyAsync(d, (void*)s, n, cudaMemcpyDefault, q); }
+API CUresult cuMemsetD8_v2(CUdeviceptr d, unsigned char v, size_t n) { return (CUresult)cudaMemset((void*)d, v, n); }
 API CUresult cuMemsetD32_v2(CUdeviceptr d, unsigned v, size_t n) {
-  for (size_t k = 0; k < n; k++) ((unsigned*)d)[k] = v;
-  return CUDA_SUCCESS;
+  const std::vector<unsigned> words(n, v);
+  return cuMemcpyHtoD_v2(d, words.data(), n * 4);
 }
+API CUresult cuStreamCreate(CUstream* s, unsigned flags) { return (CUresult)cudaStreamCreateWithFlags(s, flags); }
+API CUresult cuStreamDestroy_v2(CUstream s) { return (CUresult)cudaStreamDestroy(s); }
+API CUresult cuStreamWaitEvent(CUstream s, CUevent e, unsigned flags) { return (CUresult)cudaStreamWaitEvent(s, e, flags); }
+API CUresult cuEventCreate(CUevent* e, unsigned flags) { return (CUresult)cudaEventCreateWithFlags(e, flags); }
+API CUresult cuEventRecord(CUevent e, CUstream s) { return (CUresult)cudaEventRecord(e, s); }
+API CUresult cuEventSynchronize(CUevent e) { return (CUresult)cudaEventSynchronize(e); }
+API CUresult cuEventDestroy_v2(CUevent e) { return (CUresult)cudaEventDestroy(e); }
 
 API CUresult cuTensorMapEncodeTiled(CUtensorMap* out, CUtensorMapDataType dt, cuuint32_t rank, void* addr, const cuuint64_t* dims, const cuuint64_t* strides,
                                     const cuuint32_t* box, const cuuint32_t* estr, CUtensorMapInterleave il, CUtensorMapSwizzle sw, CUtensorMapL2promotion l2,

@@ -2,6 +2,8 @@
 #include <cxxabi.h>
 #include <dlfcn.h>
 #include "tests/gpusim/api.h"
+#include "tests/gpusim/memory.h"
+#include "tests/gpusim/stream_engine.h"
 
 namespace atoll::gpusim {
 namespace {
@@ -127,7 +129,7 @@ std::string demangle(const std::string& s) {
   if (r.size() > 240) r = r.substr(0, 236) + " ...";
   return r;
 }
-int smCount() {
+int sm_count() {
   static int n = [] {
     const char* s = getenv("GPUSIM_SMS");
     return s ? atoi(s) : 132;
@@ -147,9 +149,8 @@ int prepare(KernelEntry& k) {
   return 0;
 }
 
-int launch(KernelEntry& k, const LaunchDim& d, void** args) {
-  static std::mutex mu;
-  std::lock_guard<std::mutex> lk(mu);
+int launch(KernelEntry& k, const LaunchDim& d, void** args, int stream) {
+  std::lock_guard<std::recursive_mutex> lk(streams().mutex());
   if (int e = prepare(k)) return e;
   const AstFunc& af = *k.fn->ast;
   auto reject = [&](const std::string& why) {
@@ -169,7 +170,8 @@ int launch(KernelEntry& k, const LaunchDim& d, void** args) {
   if (af.reqntid[0])
     for (int q = 0; q < 3; q++)
       if (d.block[q] != (u32)af.reqntid[q]) return reject("block size differs from .reqntid");
-  Launch L;
+  auto launch = std::make_shared<Launch>();
+  Launch& L = *launch;
   for (int q = 0; q < 3; q++) {
     L.grid[q] = d.grid[q];
     L.block[q] = d.block[q];
@@ -191,25 +193,28 @@ int launch(KernelEntry& k, const LaunchDim& d, void** args) {
     return reject("more dynamic shared memory than cudaFuncAttributeMaxDynamicSharedMemorySize allows");
   if (d.smem + k.fn->static_smem > kSmemMax)
     return reject(std::to_string(d.smem + k.fn->static_smem) + " bytes of shared memory, limit " + std::to_string(kSmemMax));
-  static u64 ws = 0;
-  if (d.coop) {
-    if (!ws) ws = mem_alloc(64, "cooperative grid workspace");
-    memset((void*)ws, 0, 64);
-    *(u32*)ws = 8;
-    L.grid_ws = ws;
-  }
   L.fn = k.fn;
   L.dyn_smem = d.smem;
   L.cooperative = d.coop;
   L.name = demangle(k.name);
-  for (size_t q = 0; q < af.params.size(); q++) memcpy((u8*)k.fn->param_addr + k.fn->param_off[q], args[q], af.params[q].size);
-  if (options().verbose)
-    fprintf(stderr, "[gpusim] launch %s grid (%u,%u,%u) block (%u,%u,%u) cluster %u smem %u\n", L.name.c_str(), L.grid[0], L.grid[1], L.grid[2], L.block[0],
-            L.block[1], L.block[2], cs, L.dyn_smem);
-  fflush(stdout);
-  std::string report;
-  int e = run_launch(L, report);
-  if (e) fprintf(stderr, "[gpusim] ERROR %s\n", report.c_str());
-  return e;
+  L.params.resize(std::max<u32>(k.fn->param_bytes, 1));
+  for (size_t q = 0; q < af.params.size(); q++) memcpy(&L.params[k.fn->param_off[q]], args[q], af.params[q].size);
+  streams().enqueue(stream, launch, [](Launch& l) {
+    memcpy((u8*)l.fn->param_addr, l.params.data(), l.fn->param_bytes);
+    if (l.cooperative) {
+      static const u64 workspace = mem_alloc(64, "cooperative grid workspace");
+      memset((void*)workspace, 0, 64);
+      *(u32*)workspace = 8;
+      l.grid_ws = workspace;
+    }
+    if (options().verbose)
+      fprintf(stderr, "[gpusim] launch %s grid (%u,%u,%u) block (%u,%u,%u) smem %u\n", l.name.c_str(), l.grid[0], l.grid[1], l.grid[2], l.block[0], l.block[1], l.block[2], l.dyn_smem);
+    fflush(stdout);
+    std::string report;
+    const int e = run_launch(l, report);
+    if (e) fprintf(stderr, "[gpusim] ERROR %s\n", report.c_str());
+    return e;
+  });
+  return 0;
 }
 }  // namespace atoll::gpusim

@@ -136,6 +136,6 @@ inline float tf32f(uint32_t u) { return bitsf(u & 0xffffe000u); }
 
 inline float flush(float x) { return (fbits(x) & 0x7f800000) == 0 ? bitsf(fbits(x) & 0x80000000u) : x; }
 
-extern float kE4M3[256], kE5M2[256];  // tables, filled at start-up (ops_tensor.cpp)
+extern float kE4M3[256], kE5M2[256];  // tables, filled at start-up (tensor_product.cpp)
 
 }  // namespace atoll::gpusim

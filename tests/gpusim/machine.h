@@ -1,13 +1,19 @@
-// Execution model: decoded instructions, warps, CTAs, clusters, launches.
+// Execution model: decoded instructions, warps, CTAs, clusters, launches. Nothing here is shared between launches but the Func itself.
 #pragma once
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <random>
 #include <set>
+#include <utility>
+#include "tests/gpusim/options.h"
 #include "tests/gpusim/ptx.h"
+#include "tests/gpusim/race.h"
 
 namespace atoll::gpusim {
 
@@ -35,6 +41,7 @@ struct Inst;
 struct Func;
 struct Launch;
 struct Race;
+struct Shadow;
 using Handler = void (*)(Warp&, const Inst&, u32 mask);
 
 enum Err : int {  // numbers of cudaError_t
@@ -71,7 +78,7 @@ enum Cls : u8 {
 };
 extern const char* const kClsName[kClassCount];
 
-enum InstFlag : u8 { kFlagCtrl = 1, kFlagShcluster = 2, kFlagVolatile = 4, kFlagSigned = 8, kFlagStore = 16, kFlagAtomic = 32 };
+enum InstFlag : u8 { kFlagCtrl = 1, kFlagShcluster = 2, kFlagVolatile = 4, kFlagAcquire = 8, kFlagRelease = 16 };  // volatile: any strong access
 
 struct InstExt {                              // operands that do not fit
   std::vector<u32> v[4];                      // register offsets of vector operands
@@ -122,8 +129,24 @@ struct Func {
   std::vector<u8> param_buf;
   u64 param_addr = 0;
   int index = 0;
+  enum RegUseKind : u8 { kValue, kMove, kTolerant, kWgmma };  // an undefined source: an error; an undefined destination; passed over; see registers.cpp
+  // Registers read and written, by instruction (registers.cpp); filled only when registers are checked.
+  struct RegUse {
+    u32 first = 0;               // into reg_list: reads, then writes
+    u16 reads = 0, writes = 0;
+    u8 kind = 0;                 // of RegUseKind
+  };
+  std::vector<RegUse> uses;      // by instruction
+  std::vector<u32> reg_list;     // indices of registers
+  std::vector<u32> reg_offsets;  // by index
 };
 
+struct RegState {
+  u32 defined = 0;               // lanes
+  u32 written_in = 0;            // the warp's wgmma.fence interval of the last write
+  u16 in_flight = 0;             // wgmma that read or write it and were not waited for
+  int flight_line = 0;
+};
 struct Frame {
   Func* fn = nullptr;
   char* R = nullptr;
@@ -133,6 +156,7 @@ struct Frame {
   u32 local_base = 0;
   u32 live = 0;  // lanes that still run in this frame
   const Inst* call_inst = nullptr;
+  std::vector<RegState> regs;  // by index
 };
 
 enum class St : u8 { Run, Converge, Bar, Mbar, Cluster, Wgmma };
@@ -154,10 +178,15 @@ struct WgmmaOp {
   std::function<void()> run;
   int group;
 };
+struct WgmmaFlight {      // registers that a wgmma occupies until its group was waited for
+  int group;
+  Frame* frame;
+  std::vector<u32> regs;
+};
 
 struct Stats {
   u64 warp_inst = 0, thread_inst = 0, cls[kClassCount] = {}, g_bytes_ld = 0, g_bytes_st = 0, s_bytes_ld = 0, s_bytes_st = 0, macs = 0, bank_access = 0,
-      bank_conflict = 0, tma_bytes = 0, g_sectors = 0;
+      bank_conflict = 0, tma_bytes = 0, g_sectors = 0, g_requests = 0, barrier_waits = 0, mbarrier_waits = 0;
   void add(const Stats& o) {
     u64* a = (u64*)this;
     const u64* b = (const u64*)&o;
@@ -186,7 +215,17 @@ struct Warp {
   std::deque<WgmmaOp> wg;
   int wg_open = 0, wg_issued = 0, wg_done = 0;  // wgmma: queue, groups committed, operations issued and executed
   int bulk_open[32] = {}, cp_open[32] = {};     // current group number per lane
-  std::vector<u32> vc;                          // vector clock (race detector)
+  std::deque<WgmmaFlight> flights;
+  std::vector<u32> wg_group_ops, cp_group_ops, bulk_group_ops[32];  // number of the last operation of each committed group
+  u32 wg_ops = 0, wg_waited = 0, cp_ops = 0, bulk_ops = 0;
+  u32 fence_interval = 1;                       // counts wgmma.fence
+  // race checker
+  u32 agent = 0;
+  Clock clock, released, released_near, pending, pending_near;  // released: at the last fence; pending: read by relaxed loads, acquired by the next fence
+  u32 full_sync = 0;                            // own clock at the last __syncwarp of all lanes
+  std::vector<u32> pair_sync;                   // [a][b]: own clock at the last __syncwarp of lanes a and b
+  u64 shadow_lo = 1, shadow_hi = 0;
+  Shadow* shadow = nullptr;                     // of the last global allocation hit
   u64 wg_seen = 0;
 
   template <class T>
@@ -209,7 +248,7 @@ struct Barrier {
   u32 popc = 0;
   bool andv = true, orv = false;
   std::vector<std::pair<int, u32>> waiting;  // warp, mask
-  std::vector<u32> vc;
+  Clock clock;
   int gen = 0;
 };
 
@@ -220,30 +259,19 @@ struct Cta {
   std::vector<u8> smem;  // kSmemBase bytes of system area in front
   std::vector<std::unique_ptr<Warp>> warps;
   Barrier bar[16];
-  std::unordered_map<int, std::vector<u32>> wg_vc;  // per warpgroup: clocks released by wgmma
+  std::unordered_map<u64, Clock> wgmma_clocks;  // by warpgroup and operation: what its four warps had seen when they issued it
   bool done = false;
   std::vector<u8> written;  // uninitialised-read check
 };
 
 struct AsyncOp {
-  std::function<void()> run;
+  std::function<void()> run, read;  // read: a store's source is read, its destination is not written yet
   Warp* w;
   int lane;
-  int kind;
+  int kind;                         // 0 bulk load, 1 bulk store, 2 cp.async
   int group;
   u64 due;
-  std::string what;
-};  // kind 0 bulk load, 1 bulk group, 2 cp.async
-
-struct Options {
-  int threads = 1, verbose = 0, resident = 1, tc_acc = 0;
-  int race = 0;
-  bool stats = false, uninit = false, lazy = false, eager = false, poison = true, profile = false;
-  u64 seed = 0;
-  u32 quantum = 2000;
-  u64 max_inst = 0;
 };
-Options& options();
 
 struct Cluster {
   Launch* L = nullptr;
@@ -254,7 +282,7 @@ struct Cluster {
   u64 tick = 0, progress = 0;
   // barrier.cluster
   u32 cb_arrived = 0, cb_gen = 0;
-  std::vector<u32> cb_vc;
+  Clock cb_clock;
   std::vector<std::pair<Warp*, u32>> cb_waiting;
   std::unordered_map<Warp*, std::vector<u32>> cb_phase;  // per warp, per lane: generation it arrived in
   std::shared_ptr<Race> race;
@@ -262,7 +290,13 @@ struct Cluster {
   bool finished();
   bool run_pass();  // one scheduling pass; false when nothing could run
   void run_async(bool all);
+  void run_late();  // nothing else can run: one outstanding operation completes
   ~Cluster();
+};
+
+struct FlagClock {
+  Clock wide;                           // released at device scope
+  std::unordered_map<u32, Clock> near;  // by cluster: released at block scope
 };
 
 struct Launch {
@@ -275,22 +309,14 @@ struct Launch {
   std::vector<u64> exec_count;
   std::mutex mu;
   std::string name;
+  std::vector<u8> params;               // copied into the function's parameter buffer when the launch runs
+  // order among launches and copies, and what the race checker said
+  u32 op = 1;
+  std::vector<u32> before;              // by stream: operations that this one comes after
+  std::set<std::pair<int, int>> reported;
+  int num_races = 0;
+  std::unordered_map<u64, FlagClock> flags;  // by global address
 };
-
-// ---- memory.cpp: the global address space --------------------------------
-struct Alloc {
-  u64 base, size;
-  std::string what;
-  bool freed = false;
-  u64 id = 0;
-};
-u64 mem_alloc(u64 size, const std::string& what, u64 align = 512, bool host = false);
-bool mem_free(u64 p);
-bool mem_find(u64 a, Alloc& out);        // allocation that contains a
-std::string mem_describe(u64 a, u64 n);  // for error messages
-void mem_register(u64 base, u64 size, const std::string& what);
-u64 mem_in_use();
-std::vector<Alloc> mem_live();
 
 // ---- decode.cpp -------------------------------------------------------------
 struct LoadedModule {
@@ -354,27 +380,23 @@ enum SpecialId {
 int run_launch(Launch& L, std::string& report);  // 0 or an Err
 void init_frame(Warp& w, Frame& f);
 std::string where(Warp& w, const Inst* in);
+std::string source_of(const Func* f, const Inst* in);
+std::string inst_text(const Inst* in);
+std::string cta_name(const Cta& c);
+std::string deadlock_report(Cluster& c, const std::string& title);
+std::string hex(u64 v);
+
+// registers.cpp
+void check_regs(Warp& w, const Inst& in, u32 m);
+void wgmma_takes_regs(Warp& w, const Inst& in, bool reads_accumulators);
+void wgmma_frees_regs(Warp& w, int upto);
 u32 special_value(const Warp& w, int lane, int id);
 
 // control helpers used by handlers (ops_ctl.cpp)
 bool converge(Warp& w, const Inst& in, u32 mask, u32 need);  // true: go on with w.cur
 void barrier_check(Cta& c, int id);
 void threads_exit(Warp& w, u32 mask);
-void race_read(Warp& w, u32 addr, u32 n, const Inst& in, int lane);
-void race_write(Warp& w, u32 addr, u32 n, const Inst& in, int lane, bool atomic);
-void race_async(Warp& w, u32 addr, u32 n, bool write, int line);
-void race_release(Warp& w, std::vector<u32>& vc);
-void race_acquire(Warp& w, const std::vector<u32>& vc);
-std::vector<u32>& race_sync_var(Cluster& c, u32 addr);
-void race_init(Cluster& c);
-void race_async_done(Cluster& c, u32 mbar);
-void race_async_wait(Warp& w);
-void race_proxy_fence(Warp& w);
-u32 race_swap_clock(Warp& w, u32 clk);
-u32 race_clock(Warp& w);
-void race_proxy_read(Warp& w, u32 addr, u32 n, int line);
-
-// mbarrier state transitions (ops_async.cpp)
+// mbarrier state transitions (ops_mbarrier.cpp)
 void mbar_complete(Cluster& c, u32 addr, s64 tx_bytes, u32 arrivals);
 bool cpu_wait_done(Warp& w, const Group& g);
 bool wgmma_ready(Warp& w, int upto);  // all warps of the warpgroup have committed `upto` groups

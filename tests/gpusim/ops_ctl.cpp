@@ -1,5 +1,6 @@
 // Control flow, calls, CTA and cluster barriers, exit, trap, vprintf.
-#include "tests/gpusim/decode.h"
+#include "tests/gpusim/handlers.h"
+#include "tests/gpusim/memory.h"
 
 namespace atoll::gpusim {
 
@@ -22,7 +23,7 @@ void split_off(Warp& w, u32 exec_mask) {
   w.cur.mask = exec_mask;
 }
 // .sync with a member mask: true when every lane of `need` is here.
-bool converge(Warp& w, const Inst& in, u32 mask, u32 need) {
+bool converge(Warp& w, const Inst&, u32 mask, u32 need) {
   need &= w.live;
   if (!(need & ~mask)) return true;
   for (size_t k = 0; k < w.groups.size();) {
@@ -105,7 +106,7 @@ void dec_bra(Decoder& d, Inst& i) {
 }
 
 // ---- exit, ret, call ------------------------------------------------------------
-void exit_h(Warp& w, const Inst& i, u32 m) {
+void exit_h(Warp& w, const Inst&, u32 m) {
   w.cur.mask &= ~m;
   w.cur.pc++;
   threads_exit(w, m);
@@ -378,7 +379,7 @@ void bar_h(Warp& w, const Inst& i, u32 m) {
                                             (b.expected ? std::to_string(b.expected) : "all") + " and " + (cnt ? std::to_string(cnt) : "all") +
                                             " in one phase");
   b.arrived += cnt && m == w.live ? 32 : __builtin_popcount(m);
-  if (w.cluster->race) race_release(w, b.vc);
+  if (w.cluster->race) race_release(w, b.clock);
   if (i.aux >= kBarPopc) {
     u32 p = *w.reg<u32>(i.o[3]);
     if (i.aux2 & 4) p = ~p;
@@ -395,6 +396,7 @@ void bar_h(Warp& w, const Inst& i, u32 m) {
   w.cur.bar = id;
   w.cur.bar_op = i.aux;
   w.cur.bar_dst = i.o[0];
+  w.st.barrier_waits++;
   park_current(w, St::Bar);
   barrier_check(c, id);
 }
@@ -413,6 +415,7 @@ void warp_sync(Warp& w, const Inst& i, u32 m) {
       g.pc++;
       g.st = St::Run;
     }
+  if (w.cluster->race) race_warp_sync(w, need);
   w.cur.pc++;
 }
 // ---- cluster barrier ----------------------------------------------------------------
@@ -434,7 +437,7 @@ void cluster_arrive(Warp& w, const Inst& i, u32 m) {
     ph[l] = w.cluster->cb_gen;
   });
   w.cluster->cb_arrived += __builtin_popcount(m);
-  if (w.cluster->race) race_release(w, w.cluster->cb_vc);
+  if (w.cluster->race) race_release(w, w.cluster->cb_clock);
   w.cur.pc++;
   w.cluster->progress++;
   cluster_check(*w.cluster);
@@ -454,7 +457,10 @@ void cluster_wait(Warp& w, const Inst& i, u32 m) {
         return;
       }
     }
-  if (w.cluster->race) race_acquire(w, w.cluster->cb_vc);
+  if (w.cluster->race) {
+    race_acquire(w, w.cluster->cb_clock);
+    race_warp_sync(w, kFullMask);
+  }
   w.cur.pc++;
 }
 void dec_bar(Decoder& d, Inst& i) {
@@ -501,12 +507,12 @@ void yield_h(Warp& w, const Inst&, u32) {
   w.cur.mask = 0;
   w.stop = true;
 }
-void dec_yield(Decoder& d, Inst& i) {
+void dec_yield(Decoder&, Inst& i) {
   i.cls = kClassCtrl;
   i.flags |= kFlagCtrl;
   i.fn = &yield_h;
 }
-void dec_nop(Decoder& d, Inst& i) {
+void dec_nop(Decoder&, Inst& i) {
   i.cls = kClassSync;
   i.fn = [](Warp&, const Inst&, u32) {};
 }
@@ -549,7 +555,10 @@ void barrier_check(Cta& c, int id) {
           p = (p & ~g.mask) | (v ? g.mask : 0);
         }
       }
-    if (any && c.cluster->race) race_acquire(*wp, b.vc);
+    if (any && c.cluster->race) {
+      race_acquire(*wp, b.clock);
+      race_warp_sync(*wp, kFullMask);
+    }
   }
 }
 
@@ -577,6 +586,7 @@ void threads_exit(Warp& w, u32 mask) {
         f();
       } else
         k++;
+    if (c.cluster->race) race_exit(*c.cluster, c.rank);
     c.done = true;
   } else
     for (int k = 0; k < 16; k++)

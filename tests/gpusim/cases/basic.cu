@@ -119,6 +119,7 @@ __global__ void groups(const float* x, float* out) {
   auto t = cg::tiled_partition<8>(b);
   float s = cg::reduce(t, x[b.thread_rank()], cg::plus<float>());
   if (t.thread_rank() == 0) out[b.thread_rank() / 8] = s;
+  __syncwarp();
   auto c = cg::coalesced_threads();
   if (b.thread_rank() == 0) out[8] = c.size();
 }

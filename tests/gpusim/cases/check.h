@@ -19,10 +19,20 @@ inline void must(cudaError_t e, const char* what) {
   std::printf("FAILED %s: %s\n", what, cudaGetErrorString(e));
   ++num_failed();
 }
+inline std::vector<void*>& device_memory() {  // freed by finish()
+  static std::vector<void*> v;
+  return v;
+}
+template <class T>
+T* device_alloc(size_t n) {
+  T* p = nullptr;
+  must(cudaMalloc(&p, n * sizeof(T)), "cudaMalloc");
+  device_memory().push_back(p);
+  return p;
+}
 template <class T>
 T* to_device(const std::vector<T>& v) {
-  T* p = nullptr;
-  must(cudaMalloc(&p, v.size() * sizeof(T)), "cudaMalloc");
+  T* p = device_alloc<T>(v.size());
   must(cudaMemcpy(p, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice), "copy to the device");
   return p;
 }
@@ -35,6 +45,7 @@ std::vector<T> to_host(const T* p, size_t n) {
 inline int finish() {
   must(cudaDeviceSynchronize(), "the last launch");
   must(cudaGetLastError(), "the last call");
+  for (void* p : device_memory()) cudaFree(p);
   std::printf("%s\n", num_failed() ? "FAILED" : "all ok");
   return num_failed() != 0;
 }

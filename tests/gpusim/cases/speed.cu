@@ -23,6 +23,7 @@ __global__ void smem(float* x, int n) {
   float a = 0;
   for (int i = 0; i < n; i++) {
     a += s[(threadIdx.x + i) & 255];
+    __syncthreads();
     s[threadIdx.x] = a;
     __syncthreads();
   }

@@ -233,5 +233,6 @@ int main() {
             enc(&m, BF, 2, dm, md, ms, wide, ge, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_NONE,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
         "encoder refuses bad arguments");
+  for (void* p : {(void*)dg, (void*)di, (void*)dm, (void*)dout}) cudaFree(p);
   return finish();
 }
