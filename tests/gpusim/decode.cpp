@@ -46,7 +46,6 @@ int Decoder::reg_bits(const AstOp& o) const {
   return o.kind == AstOp::Ident && lookup_reg(o.name, a->scope, r) ? r.bits : 0;
 }
 
-
 u32 Decoder::alloc_const(int bits) {
   u32 al = bits == 1 ? 4 : 64;
   f.const_bytes = (f.const_bytes + al - 1) / al * al;

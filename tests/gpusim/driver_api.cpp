@@ -145,8 +145,8 @@ API CUresult cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction f, void** args
   const CUstream stream = c->hStream;
   return (CUresult)ret(launch(*(KernelEntry*)f, d, args, queue_of((cudaStream_t)stream)));
 }
-API CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned smem, CUstream stream, void** args,
-                            void** extra) {
+API CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned smem, CUstream stream,
+                            void** args, void** extra) {
   if (extra) return CUDA_ERROR_NOT_SUPPORTED;
   if (sticky_error()) return (CUresult)sticky_error();
   LaunchDim d{{gx, gy, gz}, {bx, by, bz}, {1, 1, 1}, smem, false};
@@ -160,7 +160,9 @@ API CUresult cuMemFree_v2(CUdeviceptr p) { return (CUresult)cudaFree((void*)p); 
 API CUresult cuMemcpyHtoD_v2(CUdeviceptr d, const void* s, size_t n) { return (CUresult)cudaMemcpy((void*)d, s, n, cudaMemcpyDefault); }
 API CUresult cuMemcpyDtoH_v2(void* d, CUdeviceptr s, size_t n) { return (CUresult)cudaMemcpy(d, (void*)s, n, cudaMemcpyDefault); }
 API CUresult cuMemcpyDtoD_v2(CUdeviceptr d, CUdeviceptr s, size_t n) { return (CUresult)cudaMemcpy((void*)d, (void*)s, n, cudaMemcpyDefault); }
-API CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr d, const void* s, size_t n, CUstream q) { return (CUresult)cudaMemcpyAsync((void*)d, s, n, cudaMemcpyDefault, q); }
+API CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr d, const void* s, size_t n, CUstream q) {
+  return (CUresult)cudaMemcpyAsync((void*)d, s, n, cudaMemcpyDefault, q);
+}
 API CUresult cuMemcpyDtoHAsync_v2(void* d, CUdeviceptr s, size_t n, CUstream q) { return (CUresult)cudaMemcpyAsync(d, (void*)s, n, cudaMemcpyDefault, q); }
 API CUresult cuMemsetD8_v2(CUdeviceptr d, unsigned char v, size_t n) { return (CUresult)cudaMemset((void*)d, v, n); }
 API CUresult cuMemsetD32_v2(CUdeviceptr d, unsigned v, size_t n) {

@@ -208,7 +208,8 @@ int launch(KernelEntry& k, const LaunchDim& d, void** args, int stream) {
       l.grid_ws = workspace;
     }
     if (options().verbose)
-      fprintf(stderr, "[gpusim] launch %s grid (%u,%u,%u) block (%u,%u,%u) smem %u\n", l.name.c_str(), l.grid[0], l.grid[1], l.grid[2], l.block[0], l.block[1], l.block[2], l.dyn_smem);
+      fprintf(stderr, "[gpusim] launch %s grid (%u,%u,%u) block (%u,%u,%u) smem %u\n", l.name.c_str(), l.grid[0], l.grid[1], l.grid[2], l.block[0], l.block[1],
+              l.block[2], l.dyn_smem);
     fflush(stdout);
     std::string report;
     const int e = run_launch(l, report);

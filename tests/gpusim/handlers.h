@@ -6,8 +6,8 @@
 namespace atoll::gpusim {
 
 // Control (ops_ctl.cpp).
-void park_current(Warp& w, St st);            // the running group waits in state st; the turn ends
-void split_off(Warp& w, u32 exec_mask);       // lanes that do not execute go on as a group of their own
+void park_current(Warp& w, St st);       // the running group waits in state st; the turn ends
+void split_off(Warp& w, u32 exec_mask);  // lanes that do not execute go on as a group of their own
 
 // Memory (ops_mem.cpp, ops_atomic.cpp, ops_copy.cpp).
 enum AtomOp { kAtomAdd, kAtomMin, kAtomMax, kAtomAnd, kAtomOr, kAtomXor, kAtomExch, kAtomCas, kAtomInc, kAtomDec };

@@ -132,9 +132,9 @@ struct Func {
   enum RegUseKind : u8 { kValue, kMove, kTolerant, kWgmma };  // an undefined source: an error; an undefined destination; passed over; see registers.cpp
   // Registers read and written, by instruction (registers.cpp); filled only when registers are checked.
   struct RegUse {
-    u32 first = 0;               // into reg_list: reads, then writes
+    u32 first = 0;  // into reg_list: reads, then writes
     u16 reads = 0, writes = 0;
-    u8 kind = 0;                 // of RegUseKind
+    u8 kind = 0;  // of RegUseKind
   };
   std::vector<RegUse> uses;      // by instruction
   std::vector<u32> reg_list;     // indices of registers
@@ -142,9 +142,9 @@ struct Func {
 };
 
 struct RegState {
-  u32 defined = 0;               // lanes
-  u32 written_in = 0;            // the warp's wgmma.fence interval of the last write
-  u16 in_flight = 0;             // wgmma that read or write it and were not waited for
+  u32 defined = 0;     // lanes
+  u32 written_in = 0;  // the warp's wgmma.fence interval of the last write
+  u16 in_flight = 0;   // wgmma that read or write it and were not waited for
   int flight_line = 0;
 };
 struct Frame {
@@ -178,7 +178,7 @@ struct WgmmaOp {
   std::function<void()> run;
   int group;
 };
-struct WgmmaFlight {      // registers that a wgmma occupies until its group was waited for
+struct WgmmaFlight {  // registers that a wgmma occupies until its group was waited for
   int group;
   Frame* frame;
   std::vector<u32> regs;
@@ -218,14 +218,14 @@ struct Warp {
   std::deque<WgmmaFlight> flights;
   std::vector<u32> wg_group_ops, cp_group_ops, bulk_group_ops[32];  // number of the last operation of each committed group
   u32 wg_ops = 0, wg_waited = 0, cp_ops = 0, bulk_ops = 0;
-  u32 fence_interval = 1;                       // counts wgmma.fence
+  u32 fence_interval = 1;  // counts wgmma.fence
   // race checker
   u32 agent = 0;
   Clock clock, released, released_near, pending, pending_near;  // released: at the last fence; pending: read by relaxed loads, acquired by the next fence
-  u32 full_sync = 0;                            // own clock at the last __syncwarp of all lanes
-  std::vector<u32> pair_sync;                   // [a][b]: own clock at the last __syncwarp of lanes a and b
+  u32 full_sync = 0;                                            // own clock at the last __syncwarp of all lanes
+  std::vector<u32> pair_sync;                                   // [a][b]: own clock at the last __syncwarp of lanes a and b
   u64 shadow_lo = 1, shadow_hi = 0;
-  Shadow* shadow = nullptr;                     // of the last global allocation hit
+  Shadow* shadow = nullptr;  // of the last global allocation hit
   u64 wg_seen = 0;
 
   template <class T>
@@ -268,7 +268,7 @@ struct AsyncOp {
   std::function<void()> run, read;  // read: a store's source is read, its destination is not written yet
   Warp* w;
   int lane;
-  int kind;                         // 0 bulk load, 1 bulk store, 2 cp.async
+  int kind;  // 0 bulk load, 1 bulk store, 2 cp.async
   int group;
   u64 due;
 };
@@ -309,10 +309,10 @@ struct Launch {
   std::vector<u64> exec_count;
   std::mutex mu;
   std::string name;
-  std::vector<u8> params;               // copied into the function's parameter buffer when the launch runs
+  std::vector<u8> params;  // copied into the function's parameter buffer when the launch runs
   // order among launches and copies, and what the race checker said
   u32 op = 1;
-  std::vector<u32> before;              // by stream: operations that this one comes after
+  std::vector<u32> before;  // by stream: operations that this one comes after
   std::set<std::pair<int, int>> reported;
   int num_races = 0;
   std::unordered_map<u64, FlagClock> flags;  // by global address

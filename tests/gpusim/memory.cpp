@@ -21,7 +21,8 @@ Heap& heap() {
 bool host_visible(const std::string& what) { return what.find("Host") != std::string::npos || what.find("Managed") != std::string::npos; }
 bool of_the_program(const std::string& what) { return what.compare(0, 4, "cuda") == 0 || what.compare(0, 2, "cu") == 0; }
 std::string describe(const Alloc& a) {
-  return "allocation #" + std::to_string(a.id) + " (" + a.what + ", base " + hex(a.base) + ", " + std::to_string(a.size) + " bytes" + (a.where.empty() ? "" : ", from " + a.where) + ")";
+  return "allocation #" + std::to_string(a.id) + " (" + a.what + ", base " + hex(a.base) + ", " + std::to_string(a.size) + " bytes" +
+         (a.where.empty() ? "" : ", from " + a.where) + ")";
 }
 }  // namespace
 
@@ -36,7 +37,8 @@ u64 mem_alloc(u64 size, const std::string& what, u64 align, const std::string& w
   Alloc a{base, size, what, h.next++, where, nullptr};
   const bool device = of_the_program(what) && !host_visible(what), variable = what.compare(0, 9, "variable ") == 0;
   if (options().race || options().uninit)
-    a.shadow = std::make_shared<Shadow>(Shadow{base, size, options().race && (device || variable), options().uninit && device, Pages<Cell>(size / 4 + 2), Pages<u8>(size + 4)});
+    a.shadow = std::make_shared<Shadow>(
+        Shadow{base, size, options().race && (device || variable), options().uninit && device, Pages<Cell>(size / 4 + 2), Pages<u8>(size + 4)});
   if (options().poison_global && of_the_program(what) && size <= (256ull << 20)) memset((void*)base, 0xff, size);  // NaN, and never a valid pointer
   h.live[base] = a;
   h.bytes += size;
@@ -90,7 +92,8 @@ int mem_report_leaks() {
 
 std::string mem_name(u64 a) {
   Alloc al;
-  return mem_find(a, al) ? "allocation #" + std::to_string(al.id) + " (" + al.what + ", " + std::to_string(al.size) + " bytes) + " + std::to_string(a - al.base) : "no allocation";
+  return mem_find(a, al) ? "allocation #" + std::to_string(al.id) + " (" + al.what + ", " + std::to_string(al.size) + " bytes) + " + std::to_string(a - al.base)
+                         : "no allocation";
 }
 std::string mem_describe(u64 a, u64) {
   Heap& h = heap();
@@ -105,9 +108,11 @@ std::string mem_describe(u64 a, u64) {
     else
       s = "nearest below: " + std::to_string(past) + " bytes past the end of " + describe(b);
   }
-  if (it != h.live.end()) s += (s.empty() ? "" : "; ") + std::string("nearest above: ") + std::to_string(it->second.base - a) + " bytes before " + describe(it->second);
+  if (it != h.live.end())
+    s += (s.empty() ? "" : "; ") + std::string("nearest above: ") + std::to_string(it->second.base - a) + " bytes before " + describe(it->second);
   auto f = h.freed.upper_bound(a);
-  if (f != h.freed.begin() && a < std::prev(f)->second.base + std::prev(f)->second.size) s += "; inside FREED " + describe(std::prev(f)->second) + ": use after free";
+  if (f != h.freed.begin() && a < std::prev(f)->second.base + std::prev(f)->second.size)
+    s += "; inside FREED " + describe(std::prev(f)->second) + ": use after free";
   return s.empty() ? "no allocation exists" : s;
 }
 

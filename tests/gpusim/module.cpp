@@ -8,8 +8,8 @@ namespace {
 DecodeTable& table() {
   static DecodeTable t = [] {
     DecodeTable x;
-    for (auto add : {register_int, register_bits, register_move, register_float, register_cvt, register_mem, register_atomic, register_copy, register_ctl, register_warp,
-                     register_mbarrier, register_tensor_map, register_mma, register_wgmma})
+    for (auto add : {register_int, register_bits, register_move, register_float, register_cvt, register_mem, register_atomic, register_copy, register_ctl,
+                     register_warp, register_mbarrier, register_tensor_map, register_mma, register_wgmma})
       add(x);
     return x;
   }();
@@ -117,7 +117,10 @@ void decode_one(Decoder& d, const AstInst& a, Inst& i) {
   d.reads.insert(d.reads.end(), guard.begin(), guard.end());
   u.reads = (u16)d.reads.size(), u.writes = (u16)d.writes.size();
   static const std::set<std::string_view> moves = {"selp", "slct", "prmt", "bfi", "and", "or", "xor", "lop3"};  // compilers build values from parts with them
-  u.kind = a.op.substr(0, 16) == "wgmma.mma_async." ? Func::kWgmma : a.parts[0] == "mov" ? Func::kMove : moves.count(a.parts[0]) ? Func::kTolerant : Func::kValue;
+  u.kind = a.op.substr(0, 16) == "wgmma.mma_async." ? Func::kWgmma
+           : a.parts[0] == "mov"                    ? Func::kMove
+           : moves.count(a.parts[0])                ? Func::kTolerant
+                                                    : Func::kValue;
   d.f.reg_list.insert(d.f.reg_list.end(), d.reads.begin(), d.reads.end());
   d.f.reg_list.insert(d.f.reg_list.end(), d.writes.begin(), d.writes.end());
   d.f.uses.push_back(u);

@@ -1,6 +1,6 @@
 // atom and red on global and shared memory.
-#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/halfs.h"
+#include "tests/gpusim/handlers.h"
 
 namespace atoll::gpusim {
 namespace {

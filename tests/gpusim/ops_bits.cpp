@@ -1,6 +1,6 @@
 // Logic, shifts, bit fields, byte permutation.
-#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/halfs.h"
+#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/int_handlers.h"
 
 namespace atoll::gpusim {

@@ -82,7 +82,8 @@ void dec_cp_async(Decoder& d, Inst& i) {
       lanes(m, [&](int l) {
         const int upto = w.cp_open[l] - (int)i.aux;
         if (options().lazy) drain_async(w, l, 2, i.aux2 ? INT32_MAX : upto);
-        if (w.cluster->race && (i.aux2 || upto > 0)) w.clock.raise(race_agent(*w.cluster, AgentKind::kCpAsync, w.agent), i.aux2 ? w.cp_ops : w.cp_group_ops[upto - 1]);
+        if (w.cluster->race && (i.aux2 || upto > 0))
+          w.clock.raise(race_agent(*w.cluster, AgentKind::kCpAsync, w.agent), i.aux2 ? w.cp_ops : w.cp_group_ops[upto - 1]);
       });
     };
     return;
@@ -217,9 +218,10 @@ void dec_fence(Decoder& d, Inst& i) {
   i.cls = kClassSync;
   i.fn = &nop;
   if (d.has("proxy")) {
-    if (d.has("async")) i.fn = [](Warp& w, const Inst&, u32) {
-      if (w.cluster->race) race_proxy_fence(w);
-    };
+    if (d.has("async"))
+      i.fn = [](Warp& w, const Inst&, u32) {
+        if (w.cluster->race) race_proxy_fence(w);
+      };
   } else if (d.has("mbarrier_init"))
     i.fn = [](Warp& w, const Inst&, u32) {
       if (w.cluster->race) race_mbar_init_fence(w);
@@ -272,7 +274,7 @@ void dec_get_cta_rank(Decoder& d, Inst& i) {
 }  // namespace
 
 void register_copy(DecodeTable& t) {
-      t["cp"] = dec_cp_async;
+  t["cp"] = dec_cp_async;
   t["ldmatrix"] = t["stmatrix"] = dec_matrix;
   t["membar"] = t["fence"] = dec_fence;
   for (auto n : {"prefetch", "prefetchu", "applypriority", "discard"}) t[n] = dec_hint;

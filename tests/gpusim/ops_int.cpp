@@ -1,6 +1,6 @@
 // Integer arithmetic: add, sub, mul, mad, div, rem, min, max, unary operations, dot products.
-#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/halfs.h"
+#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/int_handlers.h"
 
 namespace atoll::gpusim {

@@ -23,10 +23,13 @@ MBar mbar_load(Cluster& c, u32 addr) {
 static void mbar_store(Cluster& c, u32 addr, MBar b, u32 arrivals, int lane) {
   const std::string name = "mbarrier at " + hex(addr) + " (shared offset " + std::to_string((addr & 0xffffff) - kSmemBase) + ")";
   if (arrivals > b.pending) throw SimError(kIllegalInstruction, name + ": more arrivals than the " + std::to_string(b.expected) + " expected per phase", lane);
-  if (b.tx > 0xfffff || b.tx < -0xfffff) throw SimError(kIllegalInstruction, name + ": tx-count " + std::to_string(b.tx) + " is out of its range of 2^20 - 1", lane);
+  if (b.tx > 0xfffff || b.tx < -0xfffff)
+    throw SimError(kIllegalInstruction, name + ": tx-count " + std::to_string(b.tx) + " is out of its range of 2^20 - 1", lane);
   b.pending -= arrivals;
   if (b.pending == 0 && b.tx < 0)
-    throw SimError(kIllegalInstruction, name + ": tx-count underflow: every arrival is in, and " + std::to_string(-b.tx) + " bytes more than expect_tx announced have arrived", lane);
+    throw SimError(kIllegalInstruction,
+                   name + ": tx-count underflow: every arrival is in, and " + std::to_string(-b.tx) + " bytes more than expect_tx announced have arrived",
+                   lane);
   while (b.pending == 0 && b.tx == 0) {
     b.phase ^= 1;
     b.pending = b.expected;

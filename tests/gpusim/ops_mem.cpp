@@ -124,7 +124,10 @@ void check_shared(Warp& w, u64 a, u32 n, const u8* p, const Access& acc, const I
       memset(&c.written[off], 1, n);
     else
       for (u32 k = 0; k < n; k++)
-        if (!c.written[off + k]) throw SimError(kIllegalAddress, "read of shared memory that nobody has written: address " + hex(a + k) + " (offset " + std::to_string(off + k - kSmemBase) + ")", acc.lane);
+        if (!c.written[off + k])
+          throw SimError(kIllegalAddress,
+                         "read of shared memory that nobody has written: address " + hex(a + k) + " (offset " + std::to_string(off + k - kSmemBase) + ")",
+                         acc.lane);
   }
   if (!w.cluster->race) return;
   if (i.flags & kFlagVolatile) {  // strong accesses of one block order one another

@@ -1,6 +1,6 @@
 // mov in all its forms, selp, slct, cvta, isspacep, setp, set.
-#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/halfs.h"
+#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/int_handlers.h"
 
 namespace atoll::gpusim {

@@ -72,8 +72,8 @@ struct Bulk {  // everything needed to run later
   Ty ty;
   bool tensor, load, dsmem;
   int line;
-  u32 number;                                // of the copies of its mbarrier, or of the warp's bulk stores (race checker)
-  std::shared_ptr<std::vector<u8>> held;     // a store's source, once read
+  u32 number;                             // of the copies of its mbarrier, or of the warp's bulk stores (race checker)
+  std::shared_ptr<std::vector<u8>> held;  // a store's source, once read
 };
 const TensorMap& tmap_at(Warp& w, u64 a, int l) {
   if (a & 63) throw SimError(kMisaligned, "tensor map address " + hex(a) + " is not a multiple of 64", l);
@@ -154,7 +154,10 @@ void run_load(const Bulk& b) {
     if (r >= c.ctas.size()) throw SimError(kIllegalAddress, "multicast mask names CTA rank " + std::to_string(r) + " outside the cluster", b.lane);
     Cta& ct = *c.ctas[r];
     if (ct.done)
-      throw SimError(kIllegalAddress, "the bulk copy issued at " + source_of_line(b) + " arrives after CTA rank " + std::to_string(r) + " has exited (its completion was never awaited)", b.lane);
+      throw SimError(
+          kIllegalAddress,
+          "the bulk copy issued at " + source_of_line(b) + " arrives after CTA rank " + std::to_string(r) + " has exited (its completion was never awaited)",
+          b.lane);
     u32 bytes = b.size;
     if (b.tensor) {
       bytes = box_bytes(b.t);
@@ -184,7 +187,9 @@ void run_load(const Bulk& b) {
 void read_source(Bulk& b) {
   if (b.held) return;
   Cta& ct = *b.w->cta;
-  if (ct.done) throw SimError(kIllegalAddress, "the bulk store issued at " + source_of_line(b) + " reads shared memory after its CTA has exited (no cp.async.bulk.wait_group)", b.lane);
+  if (ct.done)
+    throw SimError(kIllegalAddress,
+                   "the bulk store issued at " + source_of_line(b) + " reads shared memory after its CTA has exited (no cp.async.bulk.wait_group)", b.lane);
   const u32 bytes = b.tensor ? box_bytes(b.t) : b.size, off = b.smem & 0xffffff, first = off & ~1023u;  // a swizzle moves chunks within 1024 bytes
   const u32 last = std::min<u32>((off + bytes + 1023) & ~1023u, ct.smem.size());
   b.held = std::make_shared<std::vector<u8>>(ct.smem.begin() + first, ct.smem.begin() + last);
@@ -240,7 +245,9 @@ void note_bulk(Warp& w, Bulk& b, u32 bytes) {
     from.async = true, from.line = b.line, from.agent = race_agent(c, AgentKind::kStoreRead, w.agent), from.clock = b.number;
     if (options().uninit && !b.tensor)
       for (u32 k = 0; k < bytes; k++)
-        if (!w.cta->written[(b.smem & 0xffffff) + k]) throw SimError(kIllegalAddress, "bulk store of shared memory that nobody has written: shared offset " + std::to_string((b.smem & 0xffffff) + k - kSmemBase), b.lane);
+        if (!w.cta->written[(b.smem & 0xffffff) + k])
+          throw SimError(kIllegalAddress,
+                         "bulk store of shared memory that nobody has written: shared offset " + std::to_string((b.smem & 0xffffff) + k - kSmemBase), b.lane);
     race_shared(w, b.smem, bytes, from);
     global.write = true, global.strong = b.red != kRedNone;
     global.agent = race_agent(c, AgentKind::kStoreWrite, w.agent), global.clock = b.number;

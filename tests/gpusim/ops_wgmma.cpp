@@ -41,10 +41,12 @@ struct Chunks {
   [[gnu::noinline]] void slow(u32 a) const {
     Cta& c = *w.cta;
     if (a < kSmemBase || a + 16 > kSmemBase + c.smem_size)
-      throw SimError(kIllegalAddress, "wgmma: matrix descriptor reaches shared offset " + std::to_string((int)a - (int)kSmemBase) + ", the CTA has " + std::to_string(c.smem_size) + " bytes");
+      throw SimError(kIllegalAddress, "wgmma: matrix descriptor reaches shared offset " + std::to_string((int)a - (int)kSmemBase) + ", the CTA has " +
+                                          std::to_string(c.smem_size) + " bytes");
     if (options().uninit)
       for (int k = 0; k < 16; k++)
-        if (!c.written[a + k]) throw SimError(kIllegalAddress, "wgmma reads shared memory that nobody has written, offset " + std::to_string(a + k - kSmemBase));
+        if (!c.written[a + k])
+          throw SimError(kIllegalAddress, "wgmma reads shared memory that nobody has written, offset " + std::to_string(a + k - kSmemBase));
     if (w.cluster->race) race_shared(w, a | c.rank << kRankShift, 16, *access);
   }
 };
@@ -142,7 +144,7 @@ u64 wg_number(const Warp& w, u32 number) { return (u64)(w.id / 4) << 32 | number
 struct Issued {  // operands that are read when the instruction is issued; registers and shared memory are read late
   u64 desc_a, desc_b;
   bool accumulate;
-  u32 number;    // of the warpgroup's operations
+  u32 number;  // of the warpgroup's operations
 };
 void wgmma_run(Warp& w, char* R, const Inst& i, const Issued& op) {
   char* keep = w.R;

@@ -118,12 +118,15 @@ std::string line_name(const Launch& l, int line) {
 
 namespace {
 const char* clash(const Access& a, bool other_writes, bool lanes) {
-  if (lanes) return a.write ? (other_writes ? "two lanes of a warp write" : "a lane writes what another lane of its warp read (__syncwarp missing)") : "a lane reads what another lane of its warp wrote (__syncwarp missing)";
+  if (lanes)
+    return a.write ? (other_writes ? "two lanes of a warp write" : "a lane writes what another lane of its warp read (__syncwarp missing)")
+                   : "a lane reads what another lane of its warp wrote (__syncwarp missing)";
   return a.write ? (other_writes ? "write after write" : "write after read") : "read after write";
 }
 void report_shared(Warp& w, u32 addr, const Access& a, const Epoch& e, bool other_writes, bool lanes, const char* what) {
   const u32 me = a.agent == ~0u ? w.agent : a.agent;
-  std::string s = std::string("(shared memory, ") + (what ? what : clash(a, other_writes, lanes)) + ") at shared offset " + std::to_string((addr & 0xffffff) - kSmemBase) + ": " + agent_name(*w.cluster, me);
+  std::string s = std::string("(shared memory, ") + (what ? what : clash(a, other_writes, lanes)) + ") at shared offset " +
+                  std::to_string((addr & 0xffffff) - kSmemBase) + ": " + agent_name(*w.cluster, me);
   if (a.lane >= 0 && a.agent == ~0u) s += " lane " + std::to_string(a.lane);
   s += " at " + line_name(*w.L, a.line) + "\n  against " + agent_name(*w.cluster, e.agent);
   if (e.lane < 32 && e.agent < w.cluster->race->per_cta * w.cluster->ctas.size()) s += " lane " + std::to_string(e.lane);
@@ -186,7 +189,11 @@ void race_exit(Cluster& c, u32 rank) {
     memcpy(&v, c.ctas[rank]->smem.data() + (addr & 0xffffff), 8);
     const MBar b = MBar::load(v);
     if (b.expected && b.expected <= 0xfffff && b.tx != 0)
-      race_report(*c.L, "(mbarrier at shared offset " + std::to_string((addr & 0xffffff) - kSmemBase) + "): block " + cta_name(*c.ctas[rank]) + " exits with a tx-count of " + std::to_string(b.tx) + " bytes: " + (b.tx > 0 ? "they were expected and nobody awaited them, or they never came" : "they came and were never expected"), -3, (int)(addr & 0xffffff));
+      race_report(*c.L,
+                  "(mbarrier at shared offset " + std::to_string((addr & 0xffffff) - kSmemBase) + "): block " + cta_name(*c.ctas[rank]) +
+                      " exits with a tx-count of " + std::to_string(b.tx) +
+                      " bytes: " + (b.tx > 0 ? "they were expected and nobody awaited them, or they never came" : "they came and were never expected"),
+                  -3, (int)(addr & 0xffffff));
   }
 }
 void race_mbar_init_fence(Warp& w) {
@@ -198,9 +205,15 @@ void race_mbar_use(Warp& w, u32 addr, bool async_or_remote, int line) {
   if (it == w.cluster->race->init.end()) return;
   const std::string bar = "mbarrier at shared offset " + std::to_string((addr & 0xffffff) - kSmemBase);
   if (it->second.agent != w.agent && w.clock.of(it->second.agent) < it->second.clock)
-    race_report(*w.L, "(" + bar + "): " + agent_name(*w.cluster, w.agent) + " at " + line_name(*w.L, line) + " uses it, and nothing orders that after its initialisation by " + agent_name(*w.cluster, it->second.agent), line, -1);
+    race_report(*w.L,
+                "(" + bar + "): " + agent_name(*w.cluster, w.agent) + " at " + line_name(*w.L, line) +
+                    " uses it, and nothing orders that after its initialisation by " + agent_name(*w.cluster, it->second.agent),
+                line, -1);
   else if (async_or_remote && w.cluster->ctas.size() > 1 && !it->second.fenced)  // alone, a barrier of the block is enough: libcu++ relies on it
-    race_report(*w.L, "(" + bar + "): used by the async proxy or another block at " + line_name(*w.L, line) + " without fence.mbarrier_init or fence.proxy.async after its initialisation", line, -2);
+    race_report(*w.L,
+                "(" + bar + "): used by the async proxy or another block at " + line_name(*w.L, line) +
+                    " without fence.mbarrier_init or fence.proxy.async after its initialisation",
+                line, -2);
 }
 
 }  // namespace atoll::gpusim

@@ -30,17 +30,17 @@ class Pages {  // zero until written
 
 struct Race {
   u32 per_cta = 0, num_agents = 0;
-  std::vector<Pages<Cell>> cells;                // by CTA rank
-  std::vector<std::vector<Epoch>> readers;       // overflow of Cell::read; index 0 unused
-  std::unordered_map<u64, u32> pseudo;           // (kind, key) -> agent
+  std::vector<Pages<Cell>> cells;           // by CTA rank
+  std::vector<std::vector<Epoch>> readers;  // overflow of Cell::read; index 0 unused
+  std::unordered_map<u64, u32> pseudo;      // (kind, key) -> agent
   std::unordered_map<u32, std::pair<AgentKind, u32>> pseudo_kind;
-  std::unordered_map<u32, Clock> sync;           // by shared address
-  std::unordered_map<u32, u32> copies;           // copies issued on an mbarrier
+  std::unordered_map<u32, Clock> sync;  // by shared address
+  std::unordered_map<u32, u32> copies;  // copies issued on an mbarrier
   struct Init {
     u32 agent, clock;
     bool fenced;
   };
-  std::unordered_map<u32, Init> init;            // mbarriers
+  std::unordered_map<u32, Init> init;  // mbarriers
 };
 
 bool lanes_synced(const Warp& w, u32 lane, u32 clock, int me);  // a lane's access at that clock is ordered before lane me now
@@ -57,7 +57,8 @@ void for_each_word(u64 off, u64 n, F f) {
 }
 inline Epoch epoch_of(u32 op, u32 agent, u32 clock, u32 mask, const Access& a) {
   Epoch e;
-  e.op = op, e.agent = agent, e.clock = clock, e.line = (u32)a.line, e.lane = a.lane < 0 ? 32u : (u32)a.lane, e.mask = mask, e.strong = a.strong, e.async = a.async;
+  e.op = op, e.agent = agent, e.clock = clock, e.line = (u32)a.line, e.lane = a.lane < 0 ? 32u : (u32)a.lane, e.mask = mask, e.strong = a.strong,
+  e.async = a.async;
   return e;
 }
 inline bool absorbs(Epoch& e, const Epoch& now) {  // the same agent's newer access replaces the older one

@@ -1,7 +1,7 @@
 // The race checker on global memory: blocks of a launch against each other, fences and flags between blocks, launches and copies of different streams.
 #include "tests/gpusim/memory.h"
-#include "tests/gpusim/stream_engine.h"
 #include "tests/gpusim/race_cells.h"
+#include "tests/gpusim/stream_engine.h"
 
 namespace atoll::gpusim {
 namespace {
@@ -107,8 +107,8 @@ void race_host(Launch& op, u64 addr, u64 n, bool write) {
       if (said || !e.op || e.op == op.op || !(e.mask & mask) || op_seen(op.before, e.op)) return;
       said = true;
       ++op.num_races;
-      fprintf(stderr, "[gpusim] RACE (global memory): %s %s address %s, %s, which %s used, and no stream order, event or synchronisation is between them\n", op.name.c_str(), write ? "writes" : "reads",
-              hex(sh->base + word * 4).c_str(), mem_name(addr).c_str(), op_name(e.op).c_str());
+      fprintf(stderr, "[gpusim] RACE (global memory): %s %s address %s, %s, which %s used, and no stream order, event or synchronisation is between them\n",
+              op.name.c_str(), write ? "writes" : "reads", hex(sh->base + word * 4).c_str(), mem_name(addr).c_str(), op_name(e.op).c_str());
     };
     check(c.write);
     const Epoch now = epoch_of(op.op, 0, 1, mask, a);

@@ -13,8 +13,8 @@ std::string register_name(const Func& f, u32 index) {
   return "a register";
 }
 [[noreturn]] void in_flight(Warp& w, const RegState& s, u32 index, const char* verb) {
-  throw SimError(kIllegalInstruction, "register " + register_name(*w.cur.fr->fn, index) + " is " + verb + " while the wgmma of PTX line " + std::to_string(s.flight_line) +
-                                          " is in flight: wgmma.wait_group is missing");
+  throw SimError(kIllegalInstruction, "register " + register_name(*w.cur.fr->fn, index) + " is " + verb + " while the wgmma of PTX line " +
+                                          std::to_string(s.flight_line) + " is in flight: wgmma.wait_group is missing");
 }
 }  // namespace
 
@@ -60,9 +60,11 @@ void wgmma_takes_regs(Warp& w, const Inst& in, bool reads_accumulators) {
     const bool fragment = !accumulator && k < a_regs;  // A comes first among the reads
     if (!accumulator && !fragment) continue;
     if (fragment || reads_accumulators) {
-      if (~s.defined) throw SimError(kIllegalInstruction, "wgmma reads register " + register_name(*f.fn, r[k]) + ", but nothing has written it", __builtin_ctz(~s.defined));
+      if (~s.defined)
+        throw SimError(kIllegalInstruction, "wgmma reads register " + register_name(*f.fn, r[k]) + ", but nothing has written it", __builtin_ctz(~s.defined));
       if (s.written_in == w.fence_interval && !s.in_flight)
-        throw SimError(kIllegalInstruction, "wgmma uses register " + register_name(*f.fn, r[k]) + ", which was written since the last wgmma.fence: wgmma.fence is missing");
+        throw SimError(kIllegalInstruction,
+                       "wgmma uses register " + register_name(*f.fn, r[k]) + ", which was written since the last wgmma.fence: wgmma.fence is missing");
     }
     s.in_flight++;
     s.flight_line = in.ast->line;

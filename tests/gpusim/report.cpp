@@ -22,7 +22,8 @@ std::string source_of(const Func* f, const Inst* in) {
   return s;
 }
 std::string cta_name(const Cta& c) {
-  std::string s = "(" + std::to_string(c.ctaid[0]) + "," + std::to_string(c.ctaid[1]) + "," + std::to_string(c.ctaid[2]) + ")";
+  std::string s("(");
+  s += std::to_string(c.ctaid[0]) + "," + std::to_string(c.ctaid[1]) + "," + std::to_string(c.ctaid[2]) + ")";
   if (c.cluster->ctas.size() > 1) s += " rank " + std::to_string(c.rank);
   return s;
 }

@@ -29,12 +29,12 @@ struct Symbol {
   FatModule* module;
   std::string name;
 };
-cudaError_t ret(int e);                               // records and returns
-KernelEntry* ready(const void* f, int& e);            // a registered kernel, decoded
+cudaError_t ret(int e);                     // records and returns
+KernelEntry* ready(const void* f, int& e);  // a registered kernel, decoded
 KernelEntry* kernel_of(const void* f);
 const Symbol* symbol_of(const void* host);
 int queue_of(cudaStream_t s);
-cudaError_t synced();                                 // the sticky error, after a synchronisation
+cudaError_t synced();  // the sticky error, after a synchronisation
 using Guard = std::lock_guard<std::recursive_mutex>;
 inline std::recursive_mutex& api_mutex() { return streams().mutex(); }
 

@@ -183,7 +183,9 @@ API cudaError_t cudaGetFuncBySymbol(cudaFunction_t* k, const void* f) {
 }
 
 // ---- launches -------------------------------------------------------------------
-API cudaError_t cudaLaunchKernel(const void* f, dim3 g, dim3 b, void** a, size_t s, cudaStream_t st) { return do_launch(f, g, b, dim3(1, 1, 1), a, s, false, st); }
+API cudaError_t cudaLaunchKernel(const void* f, dim3 g, dim3 b, void** a, size_t s, cudaStream_t st) {
+  return do_launch(f, g, b, dim3(1, 1, 1), a, s, false, st);
+}
 API cudaError_t cudaLaunchCooperativeKernel(const void* f, dim3 g, dim3 b, void** a, size_t s, cudaStream_t st) {
   return do_launch(f, g, b, dim3(1, 1, 1), a, s, true, st);
 }

@@ -134,17 +134,23 @@ API cudaError_t cudaHostGetDevicePointer(void** d, void* h, unsigned) {
   OK;
 }
 API cudaError_t cudaMemcpy(void* d, const void* s, size_t n, cudaMemcpyKind) { return copy({d, s, n, 1, n, n}, StreamEngine::kLegacy, true, "cudaMemcpy"); }
-API cudaError_t cudaMemcpyAsync(void* d, const void* s, size_t n, cudaMemcpyKind, cudaStream_t st) { return copy({d, s, n, 1, n, n}, queue_of(st), false, "cudaMemcpyAsync"); }
+API cudaError_t cudaMemcpyAsync(void* d, const void* s, size_t n, cudaMemcpyKind, cudaStream_t st) {
+  return copy({d, s, n, 1, n, n}, queue_of(st), false, "cudaMemcpyAsync");
+}
 API cudaError_t cudaMemcpyPeer(void* d, int, const void* s, int, size_t n) { return cudaMemcpy(d, s, n, cudaMemcpyDefault); }
 API cudaError_t cudaMemcpyPeerAsync(void* d, int, const void* s, int, size_t n, cudaStream_t st) { return cudaMemcpyAsync(d, s, n, cudaMemcpyDefault, st); }
-API cudaError_t cudaMemcpy2D(void* d, size_t dp, const void* s, size_t sp, size_t w, size_t h, cudaMemcpyKind) { return copy({d, s, w, h, dp, sp}, StreamEngine::kLegacy, true, "cudaMemcpy2D"); }
+API cudaError_t cudaMemcpy2D(void* d, size_t dp, const void* s, size_t sp, size_t w, size_t h, cudaMemcpyKind) {
+  return copy({d, s, w, h, dp, sp}, StreamEngine::kLegacy, true, "cudaMemcpy2D");
+}
 API cudaError_t cudaMemcpy2DAsync(void* d, size_t dp, const void* s, size_t sp, size_t w, size_t h, cudaMemcpyKind, cudaStream_t st) {
   return copy({d, s, w, h, dp, sp}, queue_of(st), false, "cudaMemcpy2DAsync");
 }
 API cudaError_t cudaMemset(void* p, int v, size_t n) { return fill(p, v, n, 1, n, StreamEngine::kLegacy, "cudaMemset"); }
 API cudaError_t cudaMemsetAsync(void* p, int v, size_t n, cudaStream_t s) { return fill(p, v, n, 1, n, queue_of(s), "cudaMemsetAsync"); }
 API cudaError_t cudaMemset2D(void* p, size_t pitch, int v, size_t w, size_t h) { return fill(p, v, w, h, pitch, StreamEngine::kLegacy, "cudaMemset2D"); }
-API cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int v, size_t w, size_t h, cudaStream_t s) { return fill(p, v, w, h, pitch, queue_of(s), "cudaMemset2DAsync"); }
+API cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int v, size_t w, size_t h, cudaStream_t s) {
+  return fill(p, v, w, h, pitch, queue_of(s), "cudaMemset2DAsync");
+}
 API cudaError_t cudaMemGetInfo(size_t* f, size_t* t) {
   *t = 80ull << 30;
   *f = *t - mem_in_use();
@@ -217,5 +223,4 @@ API cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* v)
   OK;
 }
 API cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { OK; }
-
 }

@@ -4,7 +4,6 @@
 
 namespace atoll::gpusim {
 
-
 u32 special_value(const Warp& w, int lane, int id) {
   const Launch& L = *w.L;
   const Cta& c = *w.cta;
@@ -186,7 +185,7 @@ bool run_turn(Warp& w, int gi, u64 quantum, bool allow_switch, std::vector<u64>*
   return !w.stop;
 }
 
-}
+}  // namespace
 u32 Cluster::live_threads() {
   u32 n = 0;
   for (auto& c : ctas) n += c->live;

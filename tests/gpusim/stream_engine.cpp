@@ -62,8 +62,7 @@ void StreamEngine::enqueue(int stream, std::shared_ptr<Launch> launch, std::func
   q.ops.push_back({std::move(launch), std::move(run), std::move(q.waits)});
   q.waits.clear();
   if (!options().async_streams)
-    while (run_one()) {
-    }
+    while (run_one()) {}
 }
 StreamEngine::Mark StreamEngine::tail(int stream) {
   const Queue& q = queues_[stream];
@@ -104,13 +103,11 @@ bool StreamEngine::poll(const Mark& m) {
   return true;
 }
 void StreamEngine::synchronize(const Mark& m) {
-  while (queues_[m.stream].done < m.seq && run_one()) {
-  }
+  while (queues_[m.stream].done < m.seq && run_one()) {}
   join(host_, m.before);
 }
 void StreamEngine::synchronize_all() {
-  while (run_one()) {
-  }
+  while (run_one()) {}
   for (auto& q : queues_) join(host_, q.before);
 }
 bool StreamEngine::idle() const {

@@ -1,6 +1,6 @@
 // Tensor maps: cuTensorMapEncodeTiled with its rules, tensormap.replace, tensormap.cp_fenceproxy.
-#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/halfs.h"
+#include "tests/gpusim/handlers.h"
 #include "tests/gpusim/tma.h"
 
 namespace atoll::gpusim {
