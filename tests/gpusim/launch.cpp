@@ -174,7 +174,7 @@ void worker(Launch& L, const std::vector<u32>& order, std::atomic<u32>& next, u3
       } else if (inst - r.inst_at > 3000000 && limit < total && next < total) {
         limit++;
         r.inst_at = inst;
-      } else if (inst - r.inst_at > (options().race ? 40000000 : 400000000))
+      } else if (inst - r.inst_at > (options().race ? 12000000 : 400000000))
         fail(kLaunchTimeout, deadlock_report(c, "livelock: many million warp instructions without a store, arrival or exit"));
       if (options().max_inst && inst > options().max_inst) fail(kLaunchTimeout, deadlock_report(c, "instruction limit GPUSIM_MAX_INST reached"));
       k++;

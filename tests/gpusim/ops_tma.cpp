@@ -180,7 +180,9 @@ void run_load(const Bulk& b) {
       race_mbar_use(w, mb, true, b.line);
       race_sync_var(c, mb).raise(race_agent(c, AgentKind::kCopies, mb), b.number);
     }
-    mbar_complete(c, mb, bytes, 0);
+    try {
+      mbar_complete(c, mb, bytes, 0);
+    } catch (const SimError& e) { throw SimError(e.code, std::string(e.what()) + "\n  by     the copy issued at " + source_of_line(b), e.lane); }
   }
 }
 // A store reads its shared memory (wait_group.read waits for no more), then writes.

@@ -49,7 +49,7 @@ __global__ void uninitialised_by_copy(const float* x, float* y) {
 #define SYNC(what) must(cudaDeviceSynchronize(), what)
 
 static const Bug kBugs[] = {
-    {"out_of_bounds_global", "global memory access out of bounds: .* 0 bytes past the end of allocation #[0-9]+ .*1024 bytes",
+    {"out_of_bounds_global", "global memory access out of bounds: .* [0-9]+ bytes past the end of allocation #[0-9]+ .*1024 bytes",
      [](bool fixed) {
        float* x = device_alloc<float>(256);
        out_of_bounds_global<<<3, 100>>>(x, 256, fixed);

@@ -3,6 +3,8 @@
 
 __global__ void read_after_write(float* x, bool fixed) {
   __shared__ float s[64];
+  s[threadIdx.x] = 0;
+  __syncthreads();
   s[threadIdx.x] = threadIdx.x;
   if (fixed) __syncthreads();
   x[threadIdx.x] = s[63 - threadIdx.x];
