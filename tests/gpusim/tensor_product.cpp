@@ -4,6 +4,7 @@
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
+#include "kernels/base/fp8_accumulate.h"
 #include "tests/gpusim/tensor_product.h"
 
 namespace atoll::gpusim {
@@ -79,17 +80,67 @@ void inner(const Frag& f, const float* b4, float* const* acc, int N, int K) {
     }
   }
 }
+// FP8 as fp8_accumulate (kernels/base) says, 16 lanes at a time; its bits, but not its order of evaluation. Whatever is not finite is left to it.
+typedef int i16 __attribute__((vector_size(64), aligned(64)));
+float power_of(float x, int min_exponent) { return x == 0 ? 0 : bitsf((u32)(fp8_exponent(x, min_exponent) + 127) << 23); }
+void inner_fp8(const Frag& f, const float* b4, float* const* acc, int N, int K, int min_a, int min_b) {
+  alignas(64) static thread_local float pa[2][32][32];
+  static thread_local std::vector<float> pb;
+  pb.resize((size_t)N * K);
+  bool finite = true;
+  for (int h = 0; h < 2; h++)
+    for (int k = 0; k < K; k++)
+      for (int l = 0; l < 32; l++) {
+        pa[h][k][l] = power_of(f.ae[h][k][l], min_a);
+        finite &= std::isfinite(f.ae[h][k][l]);
+      }
+  for (int k = 0; k < N * K; k++) {
+    pb[k] = power_of(b4[k], min_b);
+    finite &= std::isfinite(b4[k]);
+  }
+  for (int j = 0; j < N / 8; j++)
+    for (int h = 0; h < 2; h++)
+      for (int b = 0; b < 2; b++) {
+        float* d = acc[j * 4 + 2 * h + b];
+        const float *bp = b4 + (j * 2 + b) * K * 4, *bq = pb.data() + (j * 2 + b) * K * 4;
+        bool plain = finite;
+        for (int l = 0; l < 32; l++) plain &= std::fabs(d[l]) < 0x1p126f;
+        if (!plain) {
+          for (int l = 0; l < 32; l++) {
+            float x[32], y[32];
+            for (int k = 0; k < K; k++) x[k] = f.ae[h][k][l], y[k] = bp[k * 4 + l % 4];
+            d[l] = fp8_accumulate(d[l], x, y, K, min_a, min_b);
+          }
+          continue;
+        }
+        for (int s = 0; s < 32; s += 16) {
+          const v16 c = *(const v16*)(d + s);
+          i16 bits = (i16)c & 0x7f800000;
+          const i16 floor = bits * 0 + ((127 - 100) << 23);
+          v16 top = (v16)(bits > floor ? bits : floor);
+          for (int k = 0; k < K; k++) {
+            const v16 p = *(const v16*)&pa[h][k][s] * repeat4(bq + k * 4);
+            top = p > top ? p : top;
+          }
+          const v16 scale = (v16)(((13 + 254) << 23) - (i16)top);
+          i16 sum = __builtin_convertvector(c * scale, i16);  // cuts towards zero
+          for (int k = 0; k < K; k++) sum += __builtin_convertvector(*(const v16*)&f.ae[h][k][s] * repeat4(bp + k * 4) * scale, i16);
+          const v16 value = __builtin_convertvector(sum, v16) * (top * 0x1p-13f);
+          *(v16*)(d + s) = (v16)((i16)value & ~((1 << 10) - 1));
+        }
+      }
+}
 // Hopper accumulation: all K products and the accumulator are aligned to the largest exponent (a product's exponent is
 // the sum of its operands' exponents, subnormal operands keep the minimum exponent), F fraction bits are kept (the rest
-// truncated), summed exactly, and the sum is truncated to the output's fraction bits. wgmma FP8: F = 13, output 13 bits;
-// everything else: F = 25, output 23 bits.
+// truncated), summed exactly, and the sum is truncated to the output's fraction bits: F = 25, output 23 bits (not FP8 in wgmma: inner_fp8).
 inline int exp_of(float x, int min_exp) {
   u32 e = (fbits(x) >> 23) & 255;
   return x == 0 ? -120 : std::max((int)e - 127, min_exp);
 }
 int min_exp_of(Ty t) { return t == Ty::E4M3 ? -6 : t == Ty::E5M2 || t == Ty::F16 ? -14 : -126; }
-template <class R>
-void inner_hopper(const Frag& f, const float* b4, float* const* acc, int N, int K, int F, int out_drop, int min_a, int min_b) {
+void inner_hopper(const Frag& f, const float* b4, float* const* acc, int N, int K, int min_a, int min_b) {
+  using R = double;
+  constexpr int F = 25;
   static thread_local int ea[2][32][32];
   static thread_local std::vector<int> eb;
   eb.resize((size_t)N * K);
@@ -131,7 +182,7 @@ void inner_hopper(const Frag& f, const float* b4, float* const* acc, int N, int 
           double r = (double)sum[l] * std::ldexp(1.0, em[l] - F);
           float x = (float)r;
           if (std::fabs((double)x) > std::fabs(r)) x = std::nextafterf(x, 0.f);
-          d[l] = bitsf(fbits(x) & ~((1u << out_drop) - 1));
+          d[l] = x;
         }
       }
 }
@@ -141,9 +192,9 @@ bool is_fp8(Ty t) { return t == Ty::E4M3 || t == Ty::E5M2; }
 void product(const Frag& f, const float* b4, float* const* acc, int N, int K, Ty ta, Ty tb, bool wgmma) {
   int mode = options().tc_acc;  // 0 f32, 1 Hopper for FP8 wgmma, 2 Hopper for all
   if (mode && wgmma && is_fp8(ta))
-    inner_hopper<float>(f, b4, acc, N, K, 13, 10, min_exp_of(ta), min_exp_of(tb));
+    inner_fp8(f, b4, acc, N, K, min_exp_of(ta), min_exp_of(tb));
   else if (mode == 2 && ta != Ty::S8 && ta != Ty::U8)
-    inner_hopper<double>(f, b4, acc, N, K, 25, 0, min_exp_of(ta), min_exp_of(tb));
+    inner_hopper(f, b4, acc, N, K, min_exp_of(ta), min_exp_of(tb));
   else
     inner(f, b4, acc, N, K);
 }
