@@ -6,8 +6,6 @@
 #include "tests/gpusim/handlers.h"
 
 namespace atoll::gpusim {
-const char* const kClsName[kClassCount] = {"integer", "float", "convert", "global", "shared", "local", "atomic", "control", "sync", "warp", "async", "tensor"};
-
 namespace {
 std::unique_ptr<Cluster> make_cluster(Launch& L, u32 id) {
   auto cp = std::make_unique<Cluster>();
@@ -207,22 +205,8 @@ int run_launch(Launch& L, std::string& report) {
     for (auto& t : th) t.join();
   }
   double sec = std::chrono::duration<double>(std::chrono::steady_clock::now() - t0).count();
-  if (options().stats) {
-    const Stats& s = L.st;
-    fprintf(stderr, "[gpusim] %s  grid (%u,%u,%u) block (%u,%u,%u) cluster (%u,%u,%u) smem %u+%u\n", L.name.c_str(), L.grid[0], L.grid[1], L.grid[2],
-            L.block[0], L.block[1], L.block[2], L.cl[0], L.cl[1], L.cl[2], L.fn->static_smem, L.dyn_smem);
-    fprintf(stderr, "[gpusim]   %.3f s, %llu warp instructions, %llu thread instructions (%.1f M/s), lanes active %.1f\n", sec, (unsigned long long)s.warp_inst,
-            (unsigned long long)s.thread_inst, s.thread_inst / sec / 1e6, s.warp_inst ? (double)s.thread_inst / s.warp_inst : 0.0);
-    fprintf(stderr, "[gpusim]   by class:");
-    for (int k = 0; k < kClassCount; k++)
-      if (s.cls[k]) fprintf(stderr, " %s %llu;", kClsName[k], (unsigned long long)s.cls[k]);
-    fprintf(stderr,
-            "\n[gpusim]   global ld %llu B st %llu B sectors %llu; TMA/bulk %llu B; shared ld %llu B st %llu B; bank accesses %llu conflicts %llu; tensor MACs "
-            "%llu (%.2f G/s)\n",
-            (unsigned long long)s.g_bytes_ld, (unsigned long long)s.g_bytes_st, (unsigned long long)s.g_sectors, (unsigned long long)s.tma_bytes,
-            (unsigned long long)s.s_bytes_ld, (unsigned long long)s.s_bytes_st, (unsigned long long)s.bank_access, (unsigned long long)s.bank_conflict,
-            (unsigned long long)s.macs, s.macs / sec / 1e9);
-  }
+  if (options().stats) print_counters(L, sec);
+  if (!options().counters.empty()) append_counters(L, sec);
   if (options().profile) {
     std::vector<std::pair<u64, size_t>> v;
     for (size_t k = 0; k < L.exec_count.size(); k++)

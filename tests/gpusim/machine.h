@@ -386,6 +386,10 @@ std::string cta_name(const Cta& c);
 std::string deadlock_report(Cluster& c, const std::string& title);
 std::string hex(u64 v);
 
+// counters.cpp
+void print_counters(const Launch& L, double seconds);
+void append_counters(const Launch& L, double seconds);
+
 // registers.cpp
 void check_regs(Warp& w, const Inst& in, u32 m);
 void wgmma_takes_regs(Warp& w, const Inst& in, bool reads_accumulators);

@@ -70,7 +70,7 @@ void atom_h(Warp& w, const Inst& i, u32 m) {
   Ty t = (Ty)i.aux2;
   u32 eb = i.w, sz = eb * i.n;
   bool cl = i.flags & kFlagShcluster;
-  if (options().stats) stat_mem(w, i, a, m, sz, true);
+  if (options().count) stat_mem(w, i, a, m, sz, true);
   lanes(m, [&](int l) {
     if (a[l] & (pow2(sz) - 1)) misaligned(a[l], sz, l);
     u8* p = w.resolve(i.space, a[l], sz, l, cl);

@@ -13,7 +13,7 @@ void cp_async(Warp& w, const Inst& i, u32 m) {
   tmp.aw = i.x->p[1];
   addresses(w, tmp, 2, sa);
   u32 sz = i.aux;
-  if (options().stats) {
+  if (options().count) {
     tmp.space = Space::Global;
     stat_mem(w, tmp, sa, m, sz, false);
     tmp.space = Space::Shared;
@@ -145,7 +145,7 @@ void ldmatrix_h(Warp& w, const Inst& i) {
       if (options().race || options().uninit) check_access(w, i, a[l], 16, p, false, l, false);
       memcpy(mat[j][r], p, 16);
     }
-  if (options().stats) {
+  if (options().count) {
     for (u32 j = 0; j < i.n; j++) stat_mem(w, i, a, 0xffu << (8 * j), 16, false);
   }
   for (u32 j = 0; j < i.n; j++) {
@@ -173,7 +173,7 @@ void stmatrix_h(Warp& w, const Inst& i) {
       }
     }
   }
-  if (options().stats) {
+  if (options().count) {
     for (u32 j = 0; j < i.n; j++) stat_mem(w, i, a, 0xffu << (8 * j), 16, true);
   }
   for (u32 j = 0; j < i.n; j++)

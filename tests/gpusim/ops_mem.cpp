@@ -178,7 +178,7 @@ void ld_h(Warp& w, const Inst& i, u32 m) {
     lanes(m, [&](int l) {
       if (a[l] & (al - 1)) misaligned(a[l], al, l);
     });
-  if (options().stats) stat_mem(w, i, a, m, sz, false);
+  if (options().count) stat_mem(w, i, a, m, sz, false);
   const u32* regs = i.n > 1 ? i.x->v[0].data() : &i.o[0];
   const bool checks = options().race || options().uninit, cl = i.flags & kFlagShcluster;
   u32 n = i.n;
@@ -200,7 +200,7 @@ void st_h(Warp& w, const Inst& i, u32 m) {
     lanes(m, [&](int l) {
       if (a[l] & (al - 1)) misaligned(a[l], al, l);
     });
-  if (options().stats) stat_mem(w, i, a, m, sz, true);
+  if (options().count) stat_mem(w, i, a, m, sz, true);
   const u32* regs = i.n > 1 ? i.x->v[0].data() : &i.o[0];
   const bool checks = options().race || options().uninit, cl = i.flags & kFlagShcluster;
   u32 n = i.n;

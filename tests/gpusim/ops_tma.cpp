@@ -264,6 +264,7 @@ void note_bulk(Warp& w, Bulk& b, u32 bytes) {
 // x->p: 0 smem, 3 tensor map or global address, 6 mbar (address operands); 9 coordinate count; v[0] coordinates
 // aux: 1 tensor, 2 load, 4 dsmem; aux2: reduction + 1; o[2] size; o[3] cta mask (o[4] != 0: multicast)
 void bulk_h(Warp& w, const Inst& i, u32 m) {
+  Bulk previous{};
   lanes(m, [&](int l) {
     Bulk b{};
     b.w = &w;
@@ -303,7 +304,13 @@ void bulk_h(Warp& w, const Inst& i, u32 m) {
         throw SimError(kIllegalAddress, "bulk copy: destination and mbarrier are in different CTAs", l);
     }
     w.st.tma_bytes += bytes;
-    note_bulk(w, b, bytes);
+    const bool again = previous.w && !b.load && b.red == kRedNone && b.smem == previous.smem && b.gaddr == previous.gaddr &&
+                       !memcmp(b.coord, previous.coord, sizeof b.coord) && !memcmp((const void*)&b.t, (const void*)&previous.t, sizeof b.t);
+    if (again)  // CUTLASS lets all lanes of a warp issue one and the same store: the hardware does it once
+      b.number = previous.number;
+    else
+      note_bulk(w, b, bytes);
+    previous = b;
     if (!options().lazy) {
       if (b.load)
         run_load(b);

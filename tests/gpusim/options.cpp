@@ -27,15 +27,15 @@ const Options& options() {
     x.leaks = num("GPUSIM_LEAKS", strict);
     x.async_streams = num("GPUSIM_ASYNC_STREAMS", strict);
     x.seed = num("GPUSIM_SEED", strict);
-    x.stats = num("GPUSIM_STATS", 0);
-    x.eager = num("GPUSIM_EAGER", 0);
+    x.stats = num("GPUSIM_STATS", 0);  // counting costs time
+    x.eager = num("GPUSIM_EAGER", strict);
     x.poison = num("GPUSIM_POISON", 1);
     x.poison_global = num("GPUSIM_POISON", strict);
     x.profile = num("GPUSIM_PROFILE", 0);
     x.quantum = (uint32_t)num("GPUSIM_QUANTUM", 2000);
     x.max_inst = num("GPUSIM_MAX_INST", 0);
     x.counters = text("GPUSIM_COUNTERS");
-    if (!x.counters.empty()) x.stats = true;
+    x.count = x.stats || !x.counters.empty();
     const std::string acc = text("GPUSIM_ACC");  // f32, hopper8 (FP8 wgmma only), hopper (all tensor-core types)
     x.tc_acc = acc == "f32" ? 0 : acc == "hopper" ? 2 : 1;
     x.approx_worst = text("GPUSIM_APPROX") == "worst";

@@ -148,7 +148,7 @@ bool run_turn(Warp& w, int gi, u64 quantum, bool allow_switch, std::vector<u64>*
   w.R = w.cur.fr->R;
   w.stop = false;
   w.running = true;
-  const bool stats = options().stats, registers = options().registers;
+  const bool stats = options().count, registers = options().registers;
   u64 n = 0, threads = 0;
   merge_groups(w, false);
   while (n < quantum) {
