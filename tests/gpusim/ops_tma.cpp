@@ -72,7 +72,8 @@ struct Bulk {  // everything needed to run later
   Ty ty;
   bool tensor, load, dsmem;
   int line;
-  u32 number;                             // of the copies of its mbarrier, or of the warp's bulk stores (race checker)
+  u32 number;                             // of the warp's bulk stores (race checker)
+  u32 copies[16];                         // by CTA rank: number of the copy among those of its mbarrier
   std::shared_ptr<std::vector<u8>> held;  // a store's source, once read
 };
 const TensorMap& tmap_at(Warp& w, u64 a, int l) {
@@ -178,7 +179,7 @@ void run_load(const Bulk& b) {
     }
     if (c.race) {
       race_mbar_use(w, mb, true, b.line);
-      race_sync_var(c, mb).raise(race_agent(c, AgentKind::kCopies, mb), b.number);
+      race_sync_var(c, mb).raise(race_agent(c, AgentKind::kCopies, mb), b.copies[r]);
     }
     try {
       mbar_complete(c, mb, bytes, 0);
@@ -233,7 +234,7 @@ void note_bulk(Warp& w, Bulk& b, u32 bytes) {
       const u32 mb = (b.mbar & 0xffffff) | r << kRankShift;
       Access to;
       to.write = to.async = true, to.line = b.line;
-      to.agent = race_agent(c, AgentKind::kCopies, mb), to.clock = b.number = race_next_copy(c, mb);
+      to.agent = race_agent(c, AgentKind::kCopies, mb), to.clock = b.copies[r] = race_next_copy(c, mb);
       race_shared(w, (b.smem & 0xffffff) | r << kRankShift, bytes, to);
       if (b.dsmem) {
         to.write = false;
