@@ -218,7 +218,7 @@ LoadedModule* load_module(std::string text, const std::string& name) {
       memcpy((u8*)raw->sym_addr[v.name] + r.at, &val, std::min(8, r.bytes));
     }
   if (options().eager)
-    for (auto& s : unsupported_instructions(raw)) fprintf(stderr, "gpusim: %s\n", s.c_str());
+    for (auto& s : unsupported_instructions(raw)) fprintf(stderr, "[gpusim] ERROR at load: %s\n", s.c_str());
   return raw;
 }
 

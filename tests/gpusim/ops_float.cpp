@@ -1,5 +1,6 @@
 // Floating-point arithmetic: f32, f64, f16(x2), bf16(x2).
 #include <cfenv>
+#include "tests/gpusim/approximate.h"
 #include "tests/gpusim/decode.h"
 #include "tests/gpusim/halfs.h"
 
@@ -190,6 +191,29 @@ int fop_of(std::string_view n) {
   auto it = t.find(n);
   return it == t.end() ? -1 : it->second;
 }
+// aux: op; aux2: 1 ftz, 2 sat. The exact value, moved by as much as the documentation allows.
+void worst_approximation(Warp& w, const Inst& i, u32 m) {
+  lanes(m, [&](int l) {
+    float x = w.reg<float>(i.o[1])[l], y = w.reg<float>(i.o[2])[l];
+    if (i.aux2 & 1) x = flush(x), y = flush(y);
+    double e = 0;
+    switch (i.aux) {
+      case FDIV: e = (double)x / y; break;
+      case FSQRT: e = std::sqrt((double)x); break;
+      case FRSQRT: e = 1 / std::sqrt((double)x); break;
+      case FRCP: e = 1 / (double)x; break;
+      case FEX2: e = std::exp2((double)x); break;
+      case FLG2: e = std::log2((double)x); break;
+      case FSIN: e = std::sin((double)x); break;
+      case FCOS: e = std::cos((double)x); break;
+      default: e = std::tanh((double)x);
+    }
+    float r = worst_within(e, error_bound(i.ast->parts[0], x), x, options().seed);
+    if (i.aux2 & 1) r = flush(r);
+    if (i.aux2 & 2) r = sat01(r);
+    w.reg<float>(i.o[0])[l] = r;
+  });
+}
 void nan_min_max(Warp& w, const Inst& i, u32 m) {  // aux: op; f32 with .NaN
   lanes(m, [&](int l) {
     float x = w.reg<float>(i.o[1])[l], y = w.reg<float>(i.o[2])[l];
@@ -237,6 +261,11 @@ void dec_float_arith(Decoder& d, Inst& i) {
     return;
   }
   i.fn = pick(op, t, ftz | sat << 1);
+  if (options().approx_worst && t == Ty::F32 && (d.has("approx") || d.has("full"))) {
+    i.aux = op;
+    i.aux2 = ftz | sat << 1;
+    i.fn = &worst_approximation;
+  }
 }
 
 static void dec_testp(Decoder& d, Inst& i) {
