@@ -1,21 +1,10 @@
 // PTX text -> Module. A hand-written tokenizer and a recursive-descent parser.
 #include <cstring>
 #include "tests/gpusim/ptx.h"
+#include "tests/gpusim/ptx_text.h"
 
 namespace atoll::gpusim {
 namespace {
-
-bool ident_start(char c) { return isalpha((unsigned char)c) || c == '_' || c == '$' || c == '%'; }
-bool ident_char(char c) { return isalnum((unsigned char)c) || c == '_' || c == '$' || c == '%'; }
-
-int type_bytes(std::string_view t) {
-  if (t == "pred") return 1;
-  size_t i = 0;
-  while (i < t.size() && !isdigit((unsigned char)t[i])) i++;
-  int bits = atoi(std::string(t.substr(i)).c_str());
-  if (t.find("x2") != std::string_view::npos && bits == 16) return 4;
-  return bits / 8;
-}
 
 struct Parser {
   Module& m;
@@ -160,10 +149,7 @@ struct Parser {
         c = peek();
         if (c == '+') {
           p++;
-          if (peek() == '-') {
-            o.imm += number().imm;
-          } else
-            o.imm += number().imm;
+          o.imm += number().imm;
         } else if (c == '-') {
           o.imm += number().imm;
         } else
@@ -246,7 +232,6 @@ struct Parser {
       put(0);
       return;
     }
-    if (isdigit((unsigned char)c) && p[0] == '0' && p[1] == 'x' && false) return;
     // 0xFF(sym) masks are not supported
     AstOp o = number();
     put(o.imm);
@@ -277,9 +262,8 @@ struct Parser {
     v.elem_size *= vec;
     v.name = std::string(ident(false));
     uint64_t count = 1;
-    bool array = false, open = false;
+    bool open = false;
     while (accept('[')) {
-      array = true;
       if (peek() == ']') {
         open = true;
       } else
@@ -288,7 +272,6 @@ struct Parser {
     }
     if (open) count = 0;
     v.size = count * v.elem_size;
-    (void)array;
     if (v.align < (uint32_t)v.elem_size && v.align == 1) v.align = v.elem_size;
     if (accept('=')) {
       uint64_t at = 0;
