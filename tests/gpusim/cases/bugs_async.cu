@@ -148,6 +148,41 @@ __global__ void wgmma(float* out, int bug) {
   s[threadIdx.x] = -1;
   if (threadIdx.x == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
+// A comes from registers: they belong to the wgmma until it was waited for.
+__global__ void wgmma_from_registers(float* out, bool fixed) {
+  __shared__ __align__(1024) __nv_bfloat16 b[8 * 16];
+  b[threadIdx.x] = __float2bfloat16(2.f);
+  asm volatile("fence.proxy.async.shared::cta;");
+  __syncthreads();
+  const unsigned long long desc = ((unsigned long long)(sp(b) & 0x3ffff) >> 4) | (unsigned long long)(128 >> 4) << 16 | (unsigned long long)(256 >> 4) << 32;
+  unsigned a[4];
+  float d[4];
+  for (int k = 0; k < 4; k++) asm volatile("mov.b32 %0, 0x3f803f80; mov.b32 %1, 0f00000000;" : "=r"(a[k]), "=f"(d[k]));
+  asm volatile("wgmma.fence.sync.aligned;");
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, {%4,%5,%6,%7}, %8, 1, 1, 1, 0;\n"
+      "wgmma.commit_group.sync.aligned;"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc));
+  if (!fixed) asm volatile("add.u32 %0, %0, 1;" : "+r"(a[0]));
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
+  if (fixed) asm volatile("add.u32 %0, %0, 1;" : "+r"(a[0]));
+  out[threadIdx.x] = d[0] + 0 * (float)a[0];
+}
+__global__ void __cluster_dims__(2, 1, 1) read_of_an_exited_block(int* x, bool fixed) {
+  __shared__ int s[32];
+  s[threadIdx.x] = threadIdx.x;
+  asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+  if (blockIdx.x == 1) {
+    for (int k = 0; k < 50; k++) __nanosleep(100);
+    unsigned remote;
+    int v;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(remote) : "r"(sp(&s[threadIdx.x])));
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(v) : "r"(remote) : "memory");
+    x[threadIdx.x] = v;
+  }
+  if (fixed) asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+}
 __global__ void store_then_flag(float* out, float* copy_of_out, bool fixed) {  // wait_group.read is not enough for the data to be there
   __shared__ __align__(128) float s[32];
   s[threadIdx.x] = 3;
@@ -256,6 +291,18 @@ static const Bug kBugs[] = {
     {"store_not_awaited", "RACE \\(global memory, read after write\\)|read of global memory that nobody has written",
      [](bool fixed) {
        store_then_flag<<<1, 32>>>(device_alloc<float>(32), device_alloc<float>(32), fixed);
+       SYNC("kernel");
+     }},
+    {"wgmma_source_register_changed", "is (read|written) while the wgmma of PTX line [0-9]+ is in flight",
+     [](bool fixed) {
+       float* out = device_alloc<float>(128);
+       wgmma_from_registers<<<1, 128>>>(out, fixed);
+       SYNC("kernel");
+       if (fixed) check(to_host(out, 128)[77] == 32, "16 products of 1 and 2");
+     }},
+    {"read_of_an_exited_block", "distributed shared memory access to CTA rank 0 which has exited",
+     [](bool fixed) {
+       read_of_an_exited_block<<<2, 32>>>(device_alloc<int>(32), fixed);
        SYNC("kernel");
      }},
     {"remote_barrier_without_fence", "without fence.mbarrier_init or fence.proxy.async after its initialisation",
