@@ -1,0 +1,166 @@
+// The race checker on global memory: blocks of a launch against each other, fences and flags between blocks, launches and copies of different streams.
+#include "tests/gpusim/memory.h"
+#include "tests/gpusim/race_cells.h"
+#include "tests/gpusim/stream_engine.h"
+
+namespace atoll::gpusim {
+namespace {
+constexpr u32 kAgentBits = 10;
+u64 uid_of(const Cluster& c, u32 agent) { return (u64)c.id << kAgentBits | agent; }
+
+// What this cluster knows, in terms that another cluster understands.
+void export_clock(const Cluster& c, const Clock& from, Clock& to) {
+  for (u32 k = 0; k < from.seen.size(); k++)
+    if (from.seen[k]) {
+      u32& v = to.far[uid_of(c, k)];
+      v = std::max(v, from.seen[k]);
+    }
+  for (auto& [uid, clock] : from.far) {
+    u32& v = to.far[uid];
+    v = std::max(v, clock);
+  }
+}
+void import_clock(Warp& w, const Clock& from) {
+  for (auto& [uid, clock] : from.far)
+    if (uid >> kAgentBits == w.cluster->id)
+      w.clock.raise(uid & ((1u << kAgentBits) - 1), clock);
+    else {
+      u32& v = w.clock.far[uid];
+      v = std::max(v, clock);
+    }
+}
+std::string far_name(const Launch& l, u32 uid) {
+  const u32 cluster = uid >> kAgentBits, agent = uid & ((1u << kAgentBits) - 1);
+  const u32 ctas = l.cl[0] * l.cl[1] * l.cl[2], per_cta = (l.block[0] * l.block[1] * l.block[2] + 31) / 32;
+  const std::string who = agent < per_cta * ctas ? "warp " + std::to_string(agent % per_cta) : std::string("an asynchronous operation");
+  return who + " of block number " + std::to_string(cluster * ctas + (agent < per_cta * ctas ? agent / per_cta : 0));
+}
+void report_global(Warp& w, u64 addr, const Access& a, const Epoch& e, bool other_writes, bool lanes) {
+  const char* kind = a.write ? (other_writes ? "write after write" : "write after read") : "read after write";
+  std::string s = std::string("(global memory, ") + kind + ") at address " + hex(addr) + ", " + mem_name(addr) + ": " + agent_name(*w.cluster, w.agent);
+  if (a.lane >= 0) s += " lane " + std::to_string(a.lane);
+  s += " at " + line_name(*w.L, a.line) + "\n  against ";
+  if (e.op != w.L->op)
+    s += op_name(e.op) + ", which no stream order, event or synchronisation puts before this launch";
+  else if (lanes)
+    s += "lane " + std::to_string(e.lane) + " of the same warp at " + line_name(*w.L, e.line) + " (__syncwarp missing)";
+  else
+    s += far_name(*w.L, e.agent) + " at " + line_name(*w.L, e.line) + " (no fence and flag, barrier or wait between them)";
+  race_report(*w.L, s, a.line, e.op == w.L->op ? (int)e.line : -(int)e.op - 10);
+}
+}  // namespace
+
+void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
+  Shadow* sh = mem_shadow(w, addr, n);
+  if (!sh || !sh->race) return;
+  const Launch& l = *w.L;
+  const Clock& clocks = a.clocks ? *a.clocks : w.clock;
+  const u32 local = a.agent == ~0u ? w.agent : a.agent, clock = a.agent == ~0u ? w.clock.of(w.agent) : a.clock;
+  const u32 me = (u32)uid_of(*w.cluster, local);
+  auto ordered = [&](const Epoch& e, bool& lanes) {
+    if (e.op != l.op) return op_seen(l.before, e.op);
+    if (e.agent >> kAgentBits != w.cluster->id) {
+      auto it = clocks.far.find(e.agent);
+      return it != clocks.far.end() && it->second >= e.clock;
+    }
+    const u32 agent = e.agent & ((1u << kAgentBits) - 1);
+    if (agent == w.agent) {
+      lanes = a.agent == ~0u && a.lane >= 0 && (int)e.lane != a.lane && !lanes_synced(w, e.lane, e.clock, a.lane);
+      return !lanes;
+    }
+    return clocks.of(agent) >= e.clock;
+  };
+  for_each_word(addr - sh->base, n, [&](u64 word, u32 mask) {
+    Cell& c = sh->cells[word];
+    if (c.write.op && (c.write.mask & mask) && !(a.strong && c.write.strong)) {
+      bool lanes = false;
+      if (!ordered(c.write, lanes) && !(a.write && a.same_value && lanes && (int)c.write.line == a.line)) report_global(w, addr, a, c.write, true, lanes);
+    }
+    const Epoch now = epoch_of(l.op, me, clock, mask, a);
+    if (!a.write) {
+      if (!absorbs(c.read[0], now)) {
+        c.read[1] = c.read[0];
+        c.read[0] = now;
+      }
+      return;
+    }
+    for (const Epoch& e : c.read) {
+      bool lanes = false;
+      if (e.op && (e.mask & mask) && !(a.strong && e.strong) && !ordered(e, lanes)) report_global(w, addr, a, e, false, lanes);
+    }
+    if (mask == 15) c.read[0] = c.read[1] = Epoch();
+    merge_write(c, now);
+  });
+}
+
+// A copy or fill of the stream engine: a launch without threads.
+void race_host(Launch& op, u64 addr, u64 n, bool write) {
+  Shadow* sh = mem_shadow_of(addr);
+  if (!sh || !sh->race) return;
+  n = std::min(n, sh->base + sh->size - addr);
+  Access a;
+  a.write = write;
+  bool said = false;
+  for_each_word(addr - sh->base, n, [&](u64 word, u32 mask) {
+    Cell& c = sh->cells[word];
+    auto check = [&](const Epoch& e) {
+      if (said || !e.op || e.op == op.op || !(e.mask & mask) || op_seen(op.before, e.op)) return;
+      said = true;
+      ++op.num_races;
+      fprintf(stderr, "[gpusim] RACE (global memory): %s %s address %s, %s, which %s used, and no stream order, event or synchronisation is between them\n",
+              op.name.c_str(), write ? "writes" : "reads", hex(sh->base + word * 4).c_str(), mem_name(addr).c_str(), op_name(e.op).c_str());
+    };
+    check(c.write);
+    const Epoch now = epoch_of(op.op, 0, 1, mask, a);
+    if (!write) {
+      if (!absorbs(c.read[0], now)) {
+        c.read[1] = c.read[0];
+        c.read[0] = now;
+      }
+      return;
+    }
+    for (const Epoch& e : c.read) check(e);
+    if (mask == 15) c.read[0] = c.read[1] = Epoch();
+    merge_write(c, now);
+  });
+}
+
+// ---- flags and fences between blocks ------------------------------------------------------------
+void race_strong_global(Warp& w, u64 addr, bool write, bool acquire, bool release) {
+  FlagClock& f = w.L->flags[addr];
+  Clock& near = f.near[w.cluster->id];
+  if (acquire) {
+    import_clock(w, f.wide);
+    w.clock.join(near);
+  } else {
+    w.pending.far.insert(f.wide.far.begin(), f.wide.far.end());
+    for (auto& [uid, clock] : f.wide.far) {
+      u32& v = w.pending.far[uid];
+      v = std::max(v, clock);
+    }
+    w.pending_near.join(near);
+  }
+  if (!write) return;
+  if (release) {
+    export_clock(*w.cluster, w.clock, f.wide);
+    near.join(w.clock);
+    w.clock.seen[w.agent]++;
+  } else {
+    export_clock(*w.cluster, w.released, f.wide);
+    near.join(w.released_near);
+  }
+}
+void race_fence(Warp& w, bool wider_than_cta) {
+  w.clock.join(w.pending_near);
+  if (wider_than_cta) {
+    import_clock(w, w.pending);
+    w.pending = Clock();
+    w.released = w.clock;
+  }
+  w.pending_near = Clock();
+  w.released_near = w.clock;
+  w.clock.seen[w.agent]++;
+  if (wider_than_cta) race_mbar_init_fence(w);
+}
+
+}  // namespace atoll::gpusim
