@@ -88,6 +88,13 @@ ATOLL_HD constexpr QuantScale pow2_scale(float amax, float largest) {
   const uint8_t byte = encode_ue8m0(floored(amax) / largest);
   return {inverse_ue8m0(byte), decode_ue8m0(byte)};
 }
+// The code of x in a tile: the product is rounded; the sign is x's even where the product is a NaN (whose sign differs between processors).
+ATOLL_HD constexpr uint8_t cast_e4m3(float x, float multiplier) {
+  return static_cast<uint8_t>((encode_e4m3(x * multiplier) & 0x7fu) | ((bits_of(x) >> 24) & 0x80u));
+}
+ATOLL_HD constexpr uint16_t cast_e5m6(float x, float multiplier) {
+  return static_cast<uint16_t>((encode_e5m6(x * multiplier) & 0x7ffu) | ((bits_of(x) >> 20) & 0x800u));
+}
 // max(a, |x|) where a NaN never wins: its element becomes a NaN code and its neighbours keep theirs.
 ATOLL_HD constexpr float amax_step(float a, float x) {
   const float m = float_of(bits_of(x) & 0x7fffffffu);

@@ -12,8 +12,8 @@ enum class ScaleFormat : uint8_t { kF32, kPow2, kUE8M0 };   // any FP32; FP32 th
 // kRowMajor: scales[row block][col block]. kMnMajor (1x128 only): scales[col block][row], rows padded to a multiple of 4 (16 bytes): what TMA can load.
 enum class ScaleLayout : uint8_t { kRowMajor, kMnMajor };
 
-constexpr int64_t blocks_of(int64_t n) { return (n + kQuantTile - 1) / kQuantTile; }
-constexpr int64_t padded_scale_rows(int64_t rows) { return (rows + 3) / 4 * 4; }
+ATOLL_HD constexpr int64_t blocks_of(int64_t n) { return (n + kQuantTile - 1) / kQuantTile; }
+ATOLL_HD constexpr int64_t padded_scale_rows(int64_t rows) { return (rows + 3) / 4 * 4; }
 
 struct QTensor {
   Tensor codes;                // U8 [rows, cols]; rows may be strided
