@@ -98,6 +98,54 @@ void scales_to_mn_major(Context& ctx, const ScalesToMnMajor& op) {
   return ctx.device == Device::kCuda ? cuda::scales_to_mn_major(ctx, op) : cpu::scales_to_mn_major(ctx, op);
 }
 
+void rms_norm_cast(Context& ctx, const RmsNormCast& op) {
+  const Tensor& x = op.norm.x_TD;
+  ATOLL_CHECK(x.rank == 2 && x.dtype == DType::kBF16, "rms_norm_cast: x is ", x.shape(), ", must be bf16 [T, D]");
+  const int64_t T = x.dim[0], D = x.dim[1];
+  check_quantised("rms_norm_cast: q", op.q_TD, T, D, 1);
+  if (x.size() == 0) return;
+  if (ctx.device == Device::kCuda) {
+    check_tensor("rms_norm_cast: x", x, x.dtype, {T, D}, true);
+    check_tensor("rms_norm_cast: gain", op.norm.gain_D, x.dtype, {D});
+    check_tensor("rms_norm_cast: rstd", op.norm.rstd_T, DType::kF32, {T});
+    ATOLL_CHECK(static_cast<bool>(op.norm.residual_TD) == static_cast<bool>(op.norm.h_TD), "rms_norm_cast: h goes with residual");
+    if (op.norm.residual_TD) check_tensor("rms_norm_cast: residual", op.norm.residual_TD, x.dtype, {T, D}, true);
+    if (op.norm.h_TD) check_tensor("rms_norm_cast: h", op.norm.h_TD, x.dtype, {T, D}, true);
+    if (op.norm.y_TD) check_tensor("rms_norm_cast: y", op.norm.y_TD, x.dtype, {T, D}, true);
+    return cuda::rms_norm_cast(ctx, op);
+  }
+  RmsNorm norm = op.norm;
+  Buffer y;
+  if (!norm.y_TD) {
+    y = ctx.memory.workspace.take({T, D}, x.dtype);
+    norm.y_TD = y.tensor();
+  }
+  rms_norm(ctx, norm);
+  cpu::cast_tiles(ctx, {norm.y_TD, op.q_TD});
+}
+
+void swiglu_cast(Context& ctx, const SwigluCast& op) {
+  const Tensor& gate_up = op.act.gate_up_R2F;
+  ATOLL_CHECK(gate_up.rank == 2 && gate_up.dtype == DType::kBF16 && gate_up.dim[1] % 2 == 0, "swiglu_cast: gate_up is ", gate_up.shape(), ", must be bf16 [R, 2 F]");
+  const int64_t R = gate_up.dim[0], F = gate_up.dim[1] / 2;
+  check_quantised("swiglu_cast: q", op.q_RF, R, F, 1);
+  if (gate_up.size() == 0) return;
+  if (ctx.device == Device::kCuda) {
+    check_tensor("swiglu_cast: gate_up", gate_up, gate_up.dtype, {R, 2 * F});
+    if (op.act.weight_R) check_tensor("swiglu_cast: weight", op.act.weight_R, DType::kF32, {R});
+    if (op.act.y_RF) check_tensor("swiglu_cast: y", op.act.y_RF, gate_up.dtype, {R, F});
+    return cuda::swiglu_cast(ctx, op);
+  }
+  Swiglu act = op.act;
+  Buffer y;
+  if (!act.y_RF) {
+    y = ctx.memory.workspace.take({R, F}, gate_up.dtype);
+    act.y_RF = y.tensor();
+  }
+  swiglu(ctx, act);
+  cpu::cast_tiles(ctx, {act.y_RF, op.q_RF});
+}
+
 void fp8_linear(Context& ctx, const Fp8Linear& op) {
   const int64_t T = op.x_TK.rows(), K = op.x_TK.cols(), N = op.y_TN.dim[1], E = op.offsets.empty() ? 1 : static_cast<int64_t>(op.offsets.size()) - 1;
   check_factor("fp8_linear: x", op.x_TK, 1, ScaleLayout::kMnMajor);

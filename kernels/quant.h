@@ -8,6 +8,7 @@
 
 #include "kernels/base/context.h"
 #include "kernels/base/qtensor.h"
+#include "kernels/ops.h"
 
 namespace atoll {
 
@@ -29,6 +30,13 @@ void read_e5m6(Context& ctx, const ReadE5m6& op);
 // Scales of 1x128 tiles into the layout that a GEMM loads: FP32, kMnMajor (from kRowMajor of any format: what arrived over a wire).
 struct ScalesToMnMajor { QTensor from_TK; Tensor to; };
 void scales_to_mn_major(Context& ctx, const ScalesToMnMajor& op);
+
+// ---- Norm and activation whose result goes into an FP8 product: the op of ops.h, then the 1x128 cast of its (BF16-rounded) result, in one pass. The plain result is
+// optional: leave norm.y_TD or act.y_RF empty. Storage BF16.
+struct RmsNormCast { RmsNorm norm; QTensor q_TD; };
+struct SwigluCast { Swiglu act; QTensor q_RF; };
+void rms_norm_cast(Context& ctx, const RmsNormCast& op);
+void swiglu_cast(Context& ctx, const SwigluCast& op);
 
 // ---- Products. Each 128 of K is summed by the tensor cores, then promoted: y += scale_x scale_w sum, in FP32.
 // x: 1x128 tiles (kMnMajor FP32), w: 128x128 blocks (kRowMajor FP32). y BF16 or FP32; rows may be strided. Groups as in GroupedLinear; w of E experts lie one under another: [E N, K].

@@ -180,14 +180,22 @@ __device__ void sum_plain(GemmShared& s, const GemmTile& tile, RingPosition& rin
 __device__ inline void store_bf16(const GemmArgs& args, GemmShared& s, const GemmTile& tile, int group, const float (&sum)[64]) {
   const int lane = threadIdx.x % 32, warp_row = threadIdx.x % 128 / 32 * 16;
   uint8_t* staging = s.c[group] + warp_row * 256;
+  auto* c = static_cast<__nv_bfloat16*>(args.c);
 #pragma unroll
   for (int j = 0; j < 64; j += 2) {
     const int r = lane / 4 + (j % 4 < 2 ? 0 : 8), chunk = j / 4;
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(sum[j], sum[j + 1]);
+    float2 value = make_float2(sum[j], sum[j + 1]);
+    if (args.accumulate) {
+      const int row = tile.m0 + 64 * group + warp_row + r, column = tile.n0 + chunk * 8 + lane % 4 * 2;
+      if (row < tile.m_end && column < args.n) {
+        const float2 old = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(c + row * args.c_stride + column));
+        value = make_float2(value.x + old.x, value.y + old.y);
+      }
+    }
+    const __nv_bfloat162 pair = __float22bfloat162_rn(value);
     *reinterpret_cast<__nv_bfloat162*>(staging + r * 256 + (chunk ^ (r & 7)) * 16 + lane % 4 * 4) = pair;
   }
   __syncwarp();
-  auto* c = static_cast<__nv_bfloat16*>(args.c);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const int r = i * 2 + lane / 16, chunk = lane % 16, row = tile.m0 + 64 * group + warp_row + r, column = tile.n0 + chunk * 8;

@@ -9,10 +9,11 @@
 namespace atoll::cuda {
 
 // An operand of `groups` matrices one under another. K-major: rows of K elements; MN-major (BF16): rows of K, elements along m or n. A box is 64 rows (or columns) x 128 bytes.
-inline CUtensorMap operand_map(Context& ctx, const char* what, void* data, bool is_fp8, int64_t rows, int64_t columns, int64_t row_stride, int64_t groups) {
+inline CUtensorMap operand_map(Context& ctx, const char* what, void* data, bool is_fp8, int64_t rows, int64_t columns, int64_t row_stride, int64_t groups, int64_t group_stride = 0) {
   const int64_t size = is_fp8 ? 1 : 2;
+  if (group_stride == 0) group_stride = rows * row_stride;
   return make_map(ctx, what, data, is_fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, CU_TENSOR_MAP_SWIZZLE_128B,
-                  {3, {columns, rows, groups}, {row_stride * size, rows * row_stride * size}, {static_cast<int>(128 / size), 64, 1}});
+                  {3, {columns, rows, groups}, {row_stride * size, group_stride * size}, {static_cast<int>(128 / size), 64, 1}});
 }
 // MN-major FP32 scales of an operand: [blocks, rows], rows padded in memory.
 inline CUtensorMap scale_map(Context& ctx, const char* what, void* data, int64_t rows, int64_t blocks) {

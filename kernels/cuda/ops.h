@@ -15,4 +15,18 @@ void scales_to_mn_major(Context& ctx, const ScalesToMnMajor& op);
 void fp8_linear(Context& ctx, const Fp8Linear& op);
 void fp8_weight_gradient(Context& ctx, const Fp8WeightGradient& op);
 
+void linear(Context& ctx, const Linear& op);
+void linear_backward_input(Context& ctx, const LinearBackwardInput& op);
+void linear_backward_weight(Context& ctx, const LinearBackwardWeight& op);
+void grouped_linear(Context& ctx, const GroupedLinear& op);
+void grouped_linear_backward_input(Context& ctx, const GroupedLinearBackwardInput& op);
+void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWeight& op);
+void rms_norm(Context& ctx, const RmsNorm& op);
+void rms_norm_backward(Context& ctx, const RmsNormBackward& op);
+void swiglu(Context& ctx, const Swiglu& op);
+void swiglu_backward(Context& ctx, const SwigluBackward& op);
+void adamw(Context& ctx, const AdamW& op);
+void rms_norm_cast(Context& ctx, const RmsNormCast& op);
+void swiglu_cast(Context& ctx, const SwigluCast& op);
+
 }  // namespace atoll::cuda

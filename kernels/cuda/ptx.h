@@ -121,10 +121,10 @@ ATOLL_DEVICE uint32_t cvt_e4m3x2(float low, float high) {
   return r;
 }
 
-// ---- 16-byte accesses to global memory that is read, or written, once: they do not displace what other kernels keep in L1.
+// ---- 16 bytes of global memory that are read once: they do not displace what others keep in L1. Not .nc: outputs may alias inputs element by element.
 ATOLL_DEVICE uint4 load_once(const void* p) {
   uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
   return v;
 }
 

@@ -27,5 +27,18 @@ void read_e5m6(Context&, const ReadE5m6&) { absent(); }
 void scales_to_mn_major(Context&, const ScalesToMnMajor&) { absent(); }
 void fp8_linear(Context&, const Fp8Linear&) { absent(); }
 void fp8_weight_gradient(Context&, const Fp8WeightGradient&) { absent(); }
+void linear(Context&, const Linear&) { absent(); }
+void linear_backward_input(Context&, const LinearBackwardInput&) { absent(); }
+void linear_backward_weight(Context&, const LinearBackwardWeight&) { absent(); }
+void grouped_linear(Context&, const GroupedLinear&) { absent(); }
+void grouped_linear_backward_input(Context&, const GroupedLinearBackwardInput&) { absent(); }
+void grouped_linear_backward_weight(Context&, const GroupedLinearBackwardWeight&) { absent(); }
+void rms_norm(Context&, const RmsNorm&) { absent(); }
+void rms_norm_backward(Context&, const RmsNormBackward&) { absent(); }
+void swiglu(Context&, const Swiglu&) { absent(); }
+void swiglu_backward(Context&, const SwigluBackward&) { absent(); }
+void adamw(Context&, const AdamW&) { absent(); }
+void rms_norm_cast(Context&, const RmsNormCast&) { absent(); }
+void swiglu_cast(Context&, const SwigluCast&) { absent(); }
 }  // namespace cuda
 }  // namespace atoll
