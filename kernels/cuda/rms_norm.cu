@@ -69,7 +69,7 @@ struct NormBackwardArgs {
   int rows, columns, rows_per_cta;
 };
 
-__global__ void __launch_bounds__(kMostRowThreads) rms_norm_backward_kernel(const NormBackwardArgs a) {
+__global__ void __launch_bounds__(kMostRowThreads, 1) rms_norm_backward_kernel(const NormBackwardArgs a) {
   __shared__ float sums[kMostRowThreads / 32];
   const int first = static_cast<int>(blockIdx.x) * a.rows_per_cta, last = min(a.rows, first + a.rows_per_cta);
   Sixteen dgain[kMostRounds];
