@@ -27,9 +27,9 @@ void fp8_linear(Context& ctx, const Fp8Linear& op) {
     args.c = op.y_TN.data;
     args.c_stride = op.y_TN.stride[0];
     args.c_is_fp32 = op.y_TN.dtype == DType::kF32;
-    args.b_scale_rows = blocks_of(N);
-    args.b_scale_stride = blocks_of(K);
-    args.b_scales = op.w_NK.scales.as<float>() + first * args.b_scale_rows * args.b_scale_stride;
+    args.b_scale_rows = static_cast<int>(blocks_of(N));
+    args.b_scale_stride = static_cast<int>(blocks_of(K));
+    args.b_scales = op.w_NK.scales.as<float>() + first * blocks_of(N) * blocks_of(K);
     const int64_t w_stride = op.w_NK.codes.stride[0];
     maps.b[0] = operand_map(ctx, "fp8_linear: w", op.w_NK.codes.as<uint8_t>() + first * N * w_stride, true, N, K, w_stride, args.num_groups);
     launch_gemm<Traits>(ctx, "fp8_linear", args, maps);

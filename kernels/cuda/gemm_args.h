@@ -19,7 +19,7 @@ struct GemmArgs {
   int64_t c_stride = 0, c_group_stride = 0;  // elements
   bool c_is_fp32 = false, accumulate = false;
   const float* b_scales = nullptr;     // kTilesByBlocks: [group][n / 128][k / 128]
-  int64_t b_scale_stride = 0, b_scale_rows = 0;
+  int b_scale_stride = 0, b_scale_rows = 0;  // a launch has fewer than 2^31 scales
 };
 template <int kMaps>
 struct GemmMaps {

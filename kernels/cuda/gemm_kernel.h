@@ -102,14 +102,22 @@ __device__ void produce(const GemmArgs& args, const GemmMaps<Traits::kMaps>& map
   }
 }
 
-// The four wgmma of one stage, from the shared tiles a (this warpgroup's 64 rows) and b (128 rows).
+// Descriptors of the tiles of stage 0; a stage or a step further is an addition to the address field (bits 0-13 hold address / 16: all of shared memory).
+struct Descriptors { uint64_t a, b; };
 template <class Traits>
-__device__ void multiply_stage(float (&d)[64], uint32_t a, uint32_t b, bool adds_to_first) {
+__device__ Descriptors first_descriptors(GemmShared& s, int group) {
+  return {ptx::wgmma_descriptor(ptx::shared_address(s.a[0]) + group * kHalfBytes, Traits::kTransposedA ? kHalfBytes : 16, 1024),
+          ptx::wgmma_descriptor(ptx::shared_address(s.b[0]), Traits::kTransposedB ? kHalfBytes : 16, 1024)};
+}
+
+// The four wgmma of one stage: this warpgroup's 64 rows of a, all 128 of b.
+template <class Traits>
+__device__ void multiply_stage(float (&d)[64], const Descriptors& first, int stage, bool adds_to_first) {
+  const uint64_t a = first.a + static_cast<uint32_t>(stage) * (kOperandBytes / 16), b = first.b + static_cast<uint32_t>(stage) * (kOperandBytes / 16);
   ptx::wgmma_fence();
 #pragma unroll
   for (uint32_t step = 0; step < 4; ++step) {
-    const uint64_t da = ptx::wgmma_descriptor(a + step * Traits::kStepA, Traits::kTransposedA ? kHalfBytes : 16, 1024);
-    const uint64_t db = ptx::wgmma_descriptor(b + step * Traits::kStepB, Traits::kTransposedB ? kHalfBytes : 16, 1024);
+    const uint64_t da = a + step * (Traits::kStepA / 16), db = b + step * (Traits::kStepB / 16);
     if constexpr (Traits::kIsFp8) ptx::wgmma_e4m3(d, da, db, step > 0 || adds_to_first);
     else ptx::wgmma_bf16<Traits::kTransposedA, Traits::kTransposedB>(d, da, db, step > 0 || adds_to_first);
   }
@@ -127,16 +135,16 @@ __device__ inline void release(GemmShared& s, int stage) {
 template <class Traits>
 __device__ void sum_promoted(const GemmArgs& args, GemmShared& s, const GemmTile& tile, RingPosition& ring, int group, float (&sum)[64]) {
   const int lane = threadIdx.x % 32, row = 64 * group + threadIdx.x % 128 / 32 * 16 + lane / 4;
-  const float* b_scale = nullptr;
-  if constexpr (Traits::kScales == Scales::kTilesByBlocks) b_scale = args.b_scales + (static_cast<int64_t>(tile.group) * args.b_scale_rows + tile.n0 / kTile) * args.b_scale_stride;
+  const int b_scale0 = (tile.group * args.b_scale_rows + tile.n0 / kTile) * args.b_scale_stride;
+  const Descriptors descriptors = first_descriptors<Traits>(s, group);
   float partial[64];
   for (int i = 0; i < tile.num_stages; ++i, ring.advance()) {
     float from_b = 0;
-    if constexpr (Traits::kScales == Scales::kTilesByBlocks) from_b = __ldg(b_scale + i);
+    if constexpr (Traits::kScales == Scales::kTilesByBlocks) from_b = __ldg(args.b_scales + b_scale0 + i);
     ptx::mbarrier_wait(ptx::shared_address(&s.full[ring.stage]), ring.parity);
     const float a0 = s.a_scales[ring.stage][row], a1 = s.a_scales[ring.stage][row + 8];
     ptx::touch(partial);
-    multiply_stage<Traits>(partial, ptx::shared_address(s.a[ring.stage]) + group * kHalfBytes, ptx::shared_address(s.b[ring.stage]), false);
+    multiply_stage<Traits>(partial, descriptors, ring.stage, false);
     ptx::wgmma_wait<0>();
     ptx::touch(partial);
     if constexpr (Traits::kScales == Scales::kTilesByBlocks) {
@@ -163,10 +171,11 @@ template <class Traits>
 __device__ void sum_plain(GemmShared& s, const GemmTile& tile, RingPosition& ring, int group, float (&sum)[64]) {
   if (tile.num_stages == 0) return;
   ptx::touch(sum);
+  const Descriptors descriptors = first_descriptors<Traits>(s, group);
   int before = 0;
   for (int i = 0; i < tile.num_stages; ++i, ring.advance()) {
     ptx::mbarrier_wait(ptx::shared_address(&s.full[ring.stage]), ring.parity);
-    multiply_stage<Traits>(sum, ptx::shared_address(s.a[ring.stage]) + group * kHalfBytes, ptx::shared_address(s.b[ring.stage]), i > 0);
+    multiply_stage<Traits>(sum, descriptors, ring.stage, i > 0);
     ptx::wgmma_wait<1>();
     if (i > 0) release(s, before);
     before = ring.stage;

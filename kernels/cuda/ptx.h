@@ -32,14 +32,16 @@ ATOLL_DEVICE void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.rele
 ATOLL_DEVICE void mbarrier_arrive_expect_tx(uint32_t bar, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
-// Arrives at the barrier of the same offset in CTA `rank` of the cluster (its own included).
+// Arrives at the barrier of the same offset in CTA `rank` of the cluster (its own included). No .release.cluster: it costs a MEMBAR.GPU, and what is ordered here are
+// this warp's reads of shared memory, which are complete, against a TMA write that waits for the phase.
 ATOLL_DEVICE void mbarrier_arrive_at(uint32_t bar, uint32_t rank) {
-  asm volatile("{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\nmbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(bar), "r"(rank)
+  asm volatile("{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(bar), "r"(rank)
                : "memory");
 }
+// No .acquire.cluster: it invalidates L1 at every phase; what is waited for came by TMA, or is the permission to start one.
 ATOLL_DEVICE bool mbarrier_try_wait(uint32_t bar, uint32_t parity) {
   uint32_t done;
-  asm volatile("{\n.reg .pred P;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 P, [%1], %2;\nselp.u32 %0, 1, 0, P;\n}" : "=r"(done) : "r"(bar), "r"(parity) : "memory");
+  asm volatile("{\n.reg .pred P;\nmbarrier.try_wait.parity.shared::cta.b64 P, [%1], %2;\nselp.u32 %0, 1, 0, P;\n}" : "=r"(done) : "r"(bar), "r"(parity) : "memory");
   return done != 0;
 }
 // Returns when the phase of this parity has ended. On a fresh barrier parity 1 returns at once.

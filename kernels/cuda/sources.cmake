@@ -17,7 +17,7 @@ endif()
 if(ATOLL_HAS_CUDA)
   file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
   # -fmad=false where a kernel's arithmetic must equal the CPU's bit by bit; GEMMs say fmaf themselves.
-  set(nvcc_flags -std=c++20 -O2 -lineinfo -fmad=false -cudart shared "-gencode=arch=compute_90a,code=[compute_90a,sm_90a]" -Xptxas=-v -Xcompiler=-ffp-contract=off,-fPIC,-g1
+  set(nvcc_flags -std=c++20 -O2 -lineinfo -fmad=false -cudart shared "-gencode=arch=compute_90a,code=[compute_90a,sm_90a]" -Xptxas=-v -compress-mode=none -Xcompiler=-ffp-contract=off,-fPIC,-g1
       -include kernels/base/name.h -I${PROJECT_SOURCE_DIR})
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/cuda)
   foreach(source ${cuda_sources})
