@@ -268,7 +268,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_kernel(const __grid_constant
       for (int j = 0; j < 64; ++j) sum[j] = 0;
       if constexpr (Traits::kScales == Scales::kNone) sum_plain<Traits>(s, tile, ring, group, sum);
       else sum_promoted<Traits>(args, s, tile, ring, group, sum);
-      if (args.c_is_fp32) store_fp32(args, tile, group, sum);
+      if (Traits::kGroups == GroupedBy::kDepth || args.c_is_fp32) store_fp32(args, tile, group, sum);
       else store_bf16(args, s, tile, group, sum);
     }
   }

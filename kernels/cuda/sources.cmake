@@ -14,22 +14,27 @@ if(ATOLL_CUDA AND ATOLL_NVCC AND NOT ATOLL_SANITIZE)
   endif()
 endif()
 
-if(ATOLL_HAS_CUDA)
-  file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
-  # -fmad=false where a kernel's arithmetic must equal the CPU's bit by bit; GEMMs say fmaf themselves.
-  set(nvcc_flags -std=c++20 -O2 -lineinfo -fmad=false -cudart shared "-gencode=arch=compute_90a,code=[compute_90a,sm_90a]" -Xptxas=-v -compress-mode=none -Xcompiler=-ffp-contract=off,-fPIC,-g1
-      -include kernels/base/name.h -I${PROJECT_SOURCE_DIR})
+# Compiles .cu files and adds the objects to a target.
+function(atoll_cuda_sources target)
+  # No contraction: a kernel's arithmetic is the CPU's bit by bit where it can be; GEMMs say fmaf themselves. No compression: gpu_mutations edits the PTX in place.
+  set(flags -std=c++20 -O2 -lineinfo -fmad=false -cudart shared "-gencode=arch=compute_90a,code=[compute_90a,sm_90a]" -Xptxas=-v -compress-mode=none
+      -Xcompiler=-ffp-contract=off,-fPIC,-g1 -include kernels/base/name.h -I${PROJECT_SOURCE_DIR})
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/cuda)
-  foreach(source ${cuda_sources})
+  foreach(source ${ARGN})
     cmake_path(GET source STEM name)
     set(object ${PROJECT_BINARY_DIR}/cuda/${name}.o)
     add_custom_command(OUTPUT ${object}
-      COMMAND sh -c "\"$@\" 2> \"$0\" || { cat \"$0\"; exit 1; }" ${PROJECT_BINARY_DIR}/cuda/${name}.ptxas ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATOLL_NVCC} ${nvcc_flags}
+      COMMAND sh -c "\"$@\" 2> \"$0\" || { cat \"$0\"; exit 1; }" ${PROJECT_BINARY_DIR}/cuda/${name}.ptxas ${CMAKE_CXX_COMPILER_LAUNCHER} ${ATOLL_NVCC} ${flags}
               -MD -MF ${object}.d -MT ${object} -c ${source} -o ${object}
       DEPENDS ${source} DEPFILE ${object}.d WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} VERBATIM COMMENT "Building CUDA object cuda/${name}.o")
-    target_sources(atoll_kernels PRIVATE ${object})
     set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+    target_sources(${target} PRIVATE ${object})
   endforeach()
+endfunction()
+
+if(ATOLL_HAS_CUDA)
+  file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
+  atoll_cuda_sources(atoll_kernels ${cuda_sources})
   target_link_libraries(atoll_kernels PRIVATE ${ATOLL_CUDART})
   target_link_options(atoll_kernels INTERFACE -Wl,--enable-new-dtags)  # the library path, which may name the simulator, comes before the build's own
 else()

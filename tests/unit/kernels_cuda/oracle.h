@@ -46,4 +46,7 @@ struct Verdict {
 // got: the kernel's result in FP32; rounding: of the result's type (2^-9 for BF16, 0 for FP32); before: what it was added to (or empty).
 Verdict judge(const Oracle& o, const std::vector<float>& got, double rounding, const std::vector<float>& before = {});
 
+// c = a b^T of E4M3 codes in one long sum of the tensor cores, without scales and promotion: what the recipe avoids (unpromoted.cu).
+void unpromoted_product(Context& ctx, const Tensor& a_MK, const Tensor& b_NK, const Tensor& c_MN);
+
 }  // namespace atoll::gpu_test
