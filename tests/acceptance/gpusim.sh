@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154
 # How the acceptance scripts run a program on the simulator (source it after lib.sh). Policy: the names of the simulator's variables are here and in tests/CMakeLists.txt only.
 
 gpusim_prefix=PTXSIM
