@@ -29,6 +29,7 @@ struct GemmMaps {
 template <bool kFp8, bool kTransposeA, bool kTransposeB, Scales kScaling, GroupedBy kGrouping, bool kMappedGroups>
 struct GemmTraits {
   static constexpr bool kIsFp8 = kFp8, kTransposedA = kTransposeA, kTransposedB = kTransposeB, kMapPerGroup = kMappedGroups;
+  static constexpr bool kMayAdd = !kFp8 || kGrouping == GroupedBy::kDepth;  // FP8 products of activations always overwrite
   static constexpr Scales kScales = kScaling;
   static constexpr GroupedBy kGroups = kGrouping;
   static constexpr int kStageK = kFp8 ? 128 : 64;                      // 128 bytes

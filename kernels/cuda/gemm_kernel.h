@@ -102,22 +102,22 @@ __device__ void produce(const GemmArgs& args, const GemmMaps<Traits::kMaps>& map
   }
 }
 
-// Descriptors of the tiles of stage 0; a stage or a step further is an addition to the address field (bits 0-13 hold address / 16: all of shared memory).
-struct Descriptors { uint64_t a, b; };
+// Lower words of the descriptors of stage 0's tiles. A stage or a step further is an addition to their address field (bits 0-13 hold address / 16, all of shared memory).
+struct Descriptors { uint32_t a, b; };
 template <class Traits>
 __device__ Descriptors first_descriptors(GemmShared& s, int group) {
-  return {ptx::wgmma_descriptor(ptx::shared_address(s.a[0]) + group * kHalfBytes, Traits::kTransposedA ? kHalfBytes : 16, 1024),
-          ptx::wgmma_descriptor(ptx::shared_address(s.b[0]), Traits::kTransposedB ? kHalfBytes : 16, 1024)};
+  return {ptx::descriptor_low(ptx::shared_address(s.a[0]) + group * kHalfBytes, Traits::kTransposedA ? kHalfBytes : 16),
+          ptx::descriptor_low(ptx::shared_address(s.b[0]), Traits::kTransposedB ? kHalfBytes : 16)};
 }
 
 // The four wgmma of one stage: this warpgroup's 64 rows of a, all 128 of b.
 template <class Traits>
 __device__ void multiply_stage(float (&d)[64], const Descriptors& first, int stage, bool adds_to_first) {
-  const uint64_t a = first.a + static_cast<uint32_t>(stage) * (kOperandBytes / 16), b = first.b + static_cast<uint32_t>(stage) * (kOperandBytes / 16);
+  const uint32_t offset = static_cast<uint32_t>(stage) * (kOperandBytes / 16);
   ptx::wgmma_fence();
 #pragma unroll
   for (uint32_t step = 0; step < 4; ++step) {
-    const uint64_t da = a + step * (Traits::kStepA / 16), db = b + step * (Traits::kStepB / 16);
+    const uint64_t da = ptx::descriptor(first.a + offset + step * (Traits::kStepA / 16), 1024), db = ptx::descriptor(first.b + offset + step * (Traits::kStepB / 16), 1024);
     if constexpr (Traits::kIsFp8) ptx::wgmma_e4m3(d, da, db, step > 0 || adds_to_first);
     else ptx::wgmma_bf16<Traits::kTransposedA, Traits::kTransposedB>(d, da, db, step > 0 || adds_to_first);
   }
@@ -186,7 +186,8 @@ __device__ void sum_plain(GemmShared& s, const GemmTile& tile, RingPosition& rin
 }
 
 // BF16 result: each warp turns its 16 rows round in shared memory (swizzled as 16-byte chunks: no bank conflicts), then stores 16 bytes a lane. Only this warp touches them.
-__device__ inline void store_bf16(const GemmArgs& args, GemmShared& s, const GemmTile& tile, int group, const float (&sum)[64]) {
+template <bool kMayAdd>
+__device__ void store_bf16(const GemmArgs& args, GemmShared& s, const GemmTile& tile, int group, const float (&sum)[64]) {
   const int lane = threadIdx.x % 32, warp_row = threadIdx.x % 128 / 32 * 16;
   uint8_t* staging = s.c[group] + warp_row * 256;
   auto* c = static_cast<__nv_bfloat16*>(args.c);
@@ -194,7 +195,7 @@ __device__ inline void store_bf16(const GemmArgs& args, GemmShared& s, const Gem
   for (int j = 0; j < 64; j += 2) {
     const int r = lane / 4 + (j % 4 < 2 ? 0 : 8), chunk = j / 4;
     float2 value = make_float2(sum[j], sum[j + 1]);
-    if (args.accumulate) {
+    if (kMayAdd && args.accumulate) {
       const int row = tile.m0 + 64 * group + warp_row + r, column = tile.n0 + chunk * 8 + lane % 4 * 2;
       if (row < tile.m_end && column < args.n) {
         const float2 old = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(c + row * args.c_stride + column));
@@ -215,7 +216,8 @@ __device__ inline void store_bf16(const GemmArgs& args, GemmShared& s, const Gem
 }
 
 // FP32 result, overwritten or added to. Neighbouring lanes exchange halves, so that each holds four columns side by side: 16 bytes an access.
-__device__ inline void store_fp32(const GemmArgs& args, const GemmTile& tile, int group, const float (&sum)[64]) {
+template <bool kMayAdd>
+__device__ void store_fp32(const GemmArgs& args, const GemmTile& tile, int group, const float (&sum)[64]) {
   const int lane = threadIdx.x % 32, odd = lane & 1, first_row = tile.m0 + 64 * group + threadIdx.x % 128 / 32 * 16 + lane / 4;
   float* c = static_cast<float*>(args.c) + tile.group * args.c_group_stride;
 #pragma unroll
@@ -228,7 +230,7 @@ __device__ inline void store_fp32(const GemmArgs& args, const GemmTile& tile, in
       const int row = first_row + 8 * h, column = tile.n0 + 2 * j + (odd ? 8 : 0) + (lane % 4 / 2) * 4;
       if (row >= tile.m_end || column >= args.n) continue;
       auto* to = reinterpret_cast<float4*>(c + row * args.c_stride + column);
-      if (args.accumulate) {
+      if (kMayAdd && args.accumulate) {
         const float4 old = *to;
         v = make_float4(old.x + v.x, old.y + v.y, old.z + v.z, old.w + v.w);
       }
@@ -268,8 +270,8 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_kernel(const __grid_constant
       for (int j = 0; j < 64; ++j) sum[j] = 0;
       if constexpr (Traits::kScales == Scales::kNone) sum_plain<Traits>(s, tile, ring, group, sum);
       else sum_promoted<Traits>(args, s, tile, ring, group, sum);
-      if (Traits::kGroups == GroupedBy::kDepth || args.c_is_fp32) store_fp32(args, tile, group, sum);
-      else store_bf16(args, s, tile, group, sum);
+      if (Traits::kGroups == GroupedBy::kDepth || args.c_is_fp32) store_fp32<Traits::kMayAdd>(args, tile, group, sum);
+      else store_bf16<Traits::kMayAdd>(args, s, tile, group, sum);
     }
   }
   __syncwarp();

@@ -79,9 +79,8 @@ ATOLL_DEVICE void touch(float (&d)[64]) {
   for (int i = 0; i < 64; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 // Descriptor of a tile in shared memory with 128-byte swizzle. K-major: 8 rows are `stride` = 1024 bytes. MN-major: 64 of MN are `leading`, 8 of K are `stride` bytes.
-ATOLL_DEVICE uint64_t wgmma_descriptor(uint32_t address, uint32_t leading, uint32_t stride) {
-  return uint64_t{(address & 0x3ffffu) >> 4} | uint64_t{leading >> 4} << 16 | uint64_t{stride >> 4} << 32 | uint64_t{1} << 62;
-}
+ATOLL_DEVICE uint32_t descriptor_low(uint32_t address, uint32_t leading) { return (address & 0x3ffffu) >> 4 | leading >> 4 << 16; }
+ATOLL_DEVICE uint64_t descriptor(uint32_t low, uint32_t stride) { return uint64_t{low} | uint64_t{stride >> 4 | 1u << 30} << 32; }
 // d = a b^T (+ d if `adds`), E4M3, K = 32.
 ATOLL_DEVICE void wgmma_e4m3(float (&d)[64], uint64_t a, uint64_t b, bool adds) {
   asm volatile(
