@@ -26,6 +26,7 @@ struct Result {
     const bool is_bf16 = t.host().dtype == DType::kBF16;
     const Verdict v = judge(o, part(got), is_bf16 ? 0x1p-8 : 0, part(before));
     CHECK(v.beyond == 0);
+    CHECK(t.padding_untouched(b));
     if (k > 0) CHECK(v.rms < (is_bf16 ? 2.5e-3 : 1e-5));
   }
 };
@@ -102,6 +103,7 @@ TEST_CASE("linear on the GPU equals the FP64 oracle for ragged shapes", "[gemm][
       check_forward(b, 1, 16, 16, out, accumulate, {});
       check_forward(b, 129, 272, 400, out, accumulate, {});
       check_forward(b, 300, 144, 784, out, accumulate, {});
+      for (int64_t n = 16; n < 128; n += 16) check_forward(b, 120 + n / 8, n, n + 8, out, accumulate, {});  // every edge of a tile
     }
 }
 
@@ -120,6 +122,7 @@ TEST_CASE("linear_backward_weight on the GPU equals the FP64 oracle for ragged s
     check_weight(b, 16, 16, accumulate, {0, 1}, false);
     check_weight(b, 272, 144, accumulate, {0, 777}, false);
     check_weight(b, 128, 256, accumulate, {0, 512}, false);
+    for (int64_t k = 16; k < 128; k += 16) check_weight(b, 112 + k / 4 * 2, k, accumulate, {0, 20}, false);  // every edge of a tile
   }
 }
 

@@ -42,6 +42,14 @@ bool Twin::same_bits(Backends& b) const {
   const std::vector<uint8_t> other = download(b);
   return bytes_ == other;  // padding included: the CPU left it alone too
 }
+bool Twin::padding_untouched(Backends& b) const {
+  const std::vector<uint8_t> bytes = download(b);
+  const auto size = static_cast<int64_t>(size_of(host_.dtype));
+  for (int64_t r = 0; r < host_.dim[0]; ++r)
+    for (int64_t i = (r * host_.stride[0] + host_.dim[1]) * size; i < (r + 1) * host_.stride[0] * size; ++i)
+      if (bytes[static_cast<size_t>(i)] != 0xff) return false;
+  return true;
+}
 std::vector<float> Twin::values(Backends& b) const {
   const std::vector<uint8_t> other = download(b);
   std::vector<float> v;

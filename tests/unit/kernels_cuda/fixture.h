@@ -29,6 +29,7 @@ class Twin {
   void upload(Backends& b);
   std::vector<uint8_t> download(Backends& b) const;         // the GPU's bytes, rows with their padding
   bool same_bits(Backends& b) const;                        // of the elements proper; padding must be untouched on the GPU
+  bool padding_untouched(Backends& b) const;                // what lies beyond the columns is nobody's
   std::vector<float> values(Backends& b) const;             // the GPU's elements as FP32, without padding
 
  private:
