@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/isa/adamw.h"
 #include "kernels/cpu/threads.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/op_scope.h"
 #include "kernels/ops.h"
 
@@ -22,6 +23,7 @@ void adamw(Context& ctx, const AdamW& op) {
   ATOLL_CHECK(op.step >= 1, "adamw: step ", op.step, "; it counts from 1");
   if (n == 0) return;
   const OpScope scope(ctx, Op::kAdamW, 0);
+  if (ctx.device == Device::kCuda) return cuda::adamw(ctx, op);
   const auto step = static_cast<double>(op.step);
   const cpu::AdamWRun run{.master = op.master.data,
                           .m = op.m.data,

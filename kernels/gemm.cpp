@@ -2,6 +2,7 @@
 #include <array>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/op_scope.h"
 #include "kernels/round_outputs.h"
 #include "kernels/ops.h"
@@ -83,6 +84,7 @@ void linear(Context& ctx, const Linear& op) {
   check_result("linear", "y", op.y_TN, op.x_TK.dtype, false);
   if (op.y_TN.size() == 0) return;
   const OpScope scope(ctx, Op::kLinear, flops(T, N, K));
+  if (ctx.device == Device::kCuda) return cuda::linear(ctx, op);
   cpu::gemm(ctx, {.a = with_stride(op.x_TK), .b = with_stride(op.w_NK), .c = with_stride(op.y_TN), .transpose_b = true, .accumulate = op.accumulate});
   if (!op.keeps_acc) round_outputs(ctx, {op.y_TN});
 }
@@ -96,6 +98,7 @@ void linear_backward_input(Context& ctx, const LinearBackwardInput& op) {
   check_result("linear_backward_input", "dx", op.dx_TK, op.dy_TN.dtype, false);
   if (op.dx_TK.size() == 0) return;
   const OpScope scope(ctx, Op::kLinearBackwardInput, flops(T, N, K));
+  if (ctx.device == Device::kCuda) return cuda::linear_backward_input(ctx, op);
   cpu::gemm(ctx, {.a = with_stride(op.dy_TN), .b = with_stride(op.w_NK), .c = with_stride(op.dx_TK), .accumulate = op.accumulate});
   round_outputs(ctx, {op.dx_TK});
 }
@@ -110,6 +113,7 @@ void linear_backward_weight(Context& ctx, const LinearBackwardWeight& op) {
   if (op.dw_NK.size() == 0) return;
   const OpScope scope(ctx, Op::kLinearBackwardWeight, flops(T, N, K));
   ++ctx.num_weight_gradient_gemms;
+  if (ctx.device == Device::kCuda) return cuda::linear_backward_weight(ctx, op);
   cpu::gemm(ctx, {.a = with_stride(op.dy_TN), .b = with_stride(op.x_TK), .c = with_stride(op.dw_NK), .transpose_a = true, .accumulate = op.accumulate});
 }
 
@@ -120,7 +124,11 @@ void grouped_linear(Context& ctx, const GroupedLinear& op) {
   check_matrix("grouped_linear", "x", op.x_RK, R, K);
   check_matrix("grouped_linear", "y", op.y_RN, R, N);
   check_result("grouped_linear", "y", op.y_RN, op.x_RK.dtype, false);
-  if (op.w_ENK.size() > 0) cpu::note_grouped(ctx, {.a = op.x_RK, .b = expert(op.w_ENK, 0), .c = op.y_RN, .transpose_b = true, .is_grouped = true});
+  if (ctx.device == Device::kCuda && op.y_RN.size() > 0) {
+    const OpScope scope(ctx, Op::kGroupedLinear, flops(R, N, K));
+    return cuda::grouped_linear(ctx, op);
+  }
+  if (op.w_ENK.size() > 0 && ctx.device == Device::kCpu) cpu::note_grouped(ctx, {.a = op.x_RK, .b = expert(op.w_ENK, 0), .c = op.y_RN, .transpose_b = true, .is_grouped = true});
   if (op.y_RN.size() == 0) return;
   const OpScope scope(ctx, Op::kGroupedLinear, flops(R, N, K));
   Problems problems(ctx);
@@ -143,7 +151,11 @@ void grouped_linear_backward_input(Context& ctx, const GroupedLinearBackwardInpu
   check_matrix("grouped_linear_backward_input", "dy", op.dy_RN, R, N);
   check_matrix("grouped_linear_backward_input", "dx", op.dx_RK, R, K);
   check_result("grouped_linear_backward_input", "dx", op.dx_RK, op.dy_RN.dtype, false);
-  if (op.w_ENK.size() > 0) cpu::note_grouped(ctx, {.a = op.dy_RN, .b = expert(op.w_ENK, 0), .c = op.dx_RK, .is_grouped = true});
+  if (ctx.device == Device::kCuda && op.dx_RK.size() > 0) {
+    const OpScope scope(ctx, Op::kGroupedLinearBackwardInput, flops(R, N, K));
+    return cuda::grouped_linear_backward_input(ctx, op);
+  }
+  if (op.w_ENK.size() > 0 && ctx.device == Device::kCpu) cpu::note_grouped(ctx, {.a = op.dy_RN, .b = expert(op.w_ENK, 0), .c = op.dx_RK, .is_grouped = true});
   if (op.dx_RK.size() == 0) return;
   const OpScope scope(ctx, Op::kGroupedLinearBackwardInput, flops(R, N, K));
   Problems problems(ctx);
@@ -166,6 +178,11 @@ void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWei
   check_matrix("grouped_linear_backward_weight", "x", op.x_RK, R, K);
   check_result("grouped_linear_backward_weight", "dw", op.dw_ENK, op.dy_RN.dtype, true);
   if (op.dw_ENK.size() == 0) return;
+  if (ctx.device == Device::kCuda && op.dw_ENK.size() > 0) {
+    const OpScope scope(ctx, Op::kGroupedLinearBackwardWeight, flops(R, N, K));
+    ++ctx.num_weight_gradient_gemms;
+    return cuda::grouped_linear_backward_weight(ctx, op);
+  }
   cpu::note_grouped(ctx, {.a = op.dy_RN, .b = op.x_RK, .c = expert(op.dw_ENK, 0), .transpose_a = true, .accumulate = op.accumulate, .is_grouped = true});
   const OpScope scope(ctx, Op::kGroupedLinearBackwardWeight, flops(R, N, K));
   ++ctx.num_weight_gradient_gemms;
@@ -182,6 +199,8 @@ void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWei
   problems.run();
 }
 
-void settle_grouped(Context& ctx, int64_t most_rows) { cpu::settle_grouped(ctx, most_rows); }
+void settle_grouped(Context& ctx, int64_t most_rows) {
+  if (ctx.device == Device::kCpu) cpu::settle_grouped(ctx, most_rows);
+}
 
 }  // namespace atoll

@@ -1,6 +1,7 @@
 // Public RMSNorm ops: checks, then the back end.
 #include "kernels/checks.h"
 #include "kernels/cpu/norm.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/op_scope.h"
 #include "kernels/round_outputs.h"
 
@@ -22,6 +23,7 @@ void rms_norm(Context& ctx, const RmsNorm& op) {
     check_tensor("rms_norm: h", op.h_TD, x.dtype, {T, D}, true);
   }
   OpScope scope(ctx, Op::kRmsNorm, 4.0 * static_cast<double>(T * D));
+  if (ctx.device == Device::kCuda) return cuda::rms_norm(ctx, op);
   cpu::rms_norm(ctx, op);
   round_outputs(ctx, {op.h_TD, op.y_TD});
 }
@@ -40,6 +42,7 @@ void rms_norm_backward(Context& ctx, const RmsNormBackward& op) {
   check_tensor("rms_norm_backward: dx", op.dx_TD, dy.dtype, {T, D}, true);
   if (op.add_TD) check_tensor("rms_norm_backward: add", op.add_TD, dy.dtype, {T, D}, true);
   OpScope scope(ctx, Op::kRmsNormBackward, 9.0 * static_cast<double>(T * D));
+  if (ctx.device == Device::kCuda) return cuda::rms_norm_backward(ctx, op);
   cpu::rms_norm_backward(ctx, op);
   round_outputs(ctx, {op.dx_TD});
 }

@@ -1,6 +1,7 @@
 // Public SwiGLU ops: checks, then the back end.
 #include "kernels/checks.h"
 #include "kernels/cpu/swiglu.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/op_scope.h"
 #include "kernels/round_outputs.h"
 
@@ -16,6 +17,7 @@ void swiglu(Context& ctx, const Swiglu& op) {
   check_tensor("swiglu: gate_up", op.gate_up_R2F, y.dtype, {R, 2 * F});
   if (op.weight_R) check_tensor("swiglu: weight", op.weight_R, acc_dtype(y.dtype), {R});
   OpScope scope(ctx, Op::kSwiglu, 6.0 * static_cast<double>(R * F));
+  if (ctx.device == Device::kCuda) return cuda::swiglu(ctx, op);
   cpu::swiglu(ctx, op);
   round_outputs(ctx, {op.y_RF});
 }
@@ -33,6 +35,7 @@ void swiglu_backward(Context& ctx, const SwigluBackward& op) {
   ATOLL_CHECK(!op.dweight_R || op.weight_R, "swiglu_backward: dweight is asked for without weight");
   if (op.dweight_R) check_tensor("swiglu_backward: dweight", op.dweight_R, acc_dtype(dy.dtype), {R});
   OpScope scope(ctx, Op::kSwigluBackward, 14.0 * static_cast<double>(R * F));
+  if (ctx.device == Device::kCuda) return cuda::swiglu_backward(ctx, op);
   cpu::swiglu_backward(ctx, op);
   round_outputs(ctx, {op.dgate_up_R2F});
 }

@@ -1,4 +1,4 @@
-// Context: the device of one rank, built once and passed. CPU: a number of threads, how BF16 operands are multiplied, memory.
+// Context: the device of one rank, built once and passed. CPU (the default): a number of threads, how BF16 operands are multiplied, memory.
 #pragma once
 #include <array>
 #include <memory>
@@ -9,6 +9,7 @@
 namespace atoll {
 
 enum class Isa { kX86_64, kAvx2, kAvx512 };  // the widest one this CPU has, unless forced by ATOLL_ISA
+enum class Device : uint8_t { kCpu, kCuda };
 enum class Bf16Gemm { kAuto, kNative, kWiden };  // native: BF16 (or AMX) instructions; widen: to FP32 while packing, exact
 
 struct GemmProbe {                // what the start-up probe measured, GFLOP/s of one 512^3-like product with this context's threads
@@ -24,6 +25,7 @@ struct Context {
   explicit Context(int num_threads_ = 1, Memory::Bounds bounds = {}) : num_threads(num_threads_), memory(bounds) {}
   Context(const Context&) = delete;
   int num_threads;
+  Device device = Device::kCpu;  // kCuda after use_gpu() (kernels/gpu.h): ops then want device memory
   Memory memory;
   Bf16Gemm bf16_gemm = Bf16Gemm::kAuto;  // kAuto is replaced by the probe's choice at the first BF16 GEMM or by probe()
   GemmProbe probe;

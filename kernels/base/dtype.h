@@ -1,8 +1,9 @@
 // Element types. Policy: storage is BF16, FP32 or FP64; sums are kept in acc_dtype(storage): FP64 for FP64, else FP32.
 #pragma once
-#include <bit>
 #include <cstddef>
 #include <cstdint>
+
+#include "kernels/base/host_device.h"
 
 namespace atoll {
 
@@ -34,12 +35,12 @@ constexpr DType acc_dtype(DType storage) { return storage == DType::kF64 ? DType
 struct bf16 {
   uint16_t bits = 0;
   bf16() = default;
-  explicit bf16(float value) {
-    const uint32_t u = std::bit_cast<uint32_t>(value);
+  ATOLL_HD constexpr explicit bf16(float value) {
+    const uint32_t u = __builtin_bit_cast(uint32_t, value);
     bits = (u & 0x7fffffffu) > 0x7f800000u ? static_cast<uint16_t>((u >> 16) | 0x40u)
                                             : static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
   }
-  explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  ATOLL_HD constexpr explicit operator float() const { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
 };
 static_assert(sizeof(bf16) == 2);
 

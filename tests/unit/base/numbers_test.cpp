@@ -1,4 +1,5 @@
 // Random numbers and BF16 rounding, bit by bit. Policy: the reference is published (Philox's known answers, FNV-1a's) or computed another way (distances in FP64).
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
