@@ -1,4 +1,4 @@
-// A GPU under a Context: found, opened, filled and read. Without CUDA (kernels/cuda/stub.cpp) has_gpu() is false and the rest throws, so callers have no #ifdef.
+// A GPU under a Context: found, opened, filled and read. Without CUDA (kernels/cuda/stub/stub.cpp) has_gpu() is false and the rest throws, so callers have no #ifdef.
 // Policy: ops and copies of one context run in order on its compute stream; the host waits only in synchronize() and copy_from_gpu().
 #pragma once
 #include <cstdint>

@@ -1,5 +1,5 @@
 // The ops of the CUDA back end. Arguments were checked by the public ops; what only a GPU asks for (16-byte rows, columns in 16s) is checked here.
-// Without nvcc, stub.cpp has the same symbols; they throw.
+// Without nvcc, stub/stub.cpp has the same symbols; they throw.
 #pragma once
 #include "kernels/ops.h"
 #include "kernels/quant.h"
