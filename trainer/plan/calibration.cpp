@@ -34,7 +34,7 @@ class CalibrationReader {
           else if (key == "rates")
             c.rates.push_back(read_rate(item));
           else
-            (key == "glue" ? c.glue : c.exchanges).push_back(read_reached(item));
+            (key == "glue" ? c.glue : c.exchanges).push_back(read_reached(item, key == "exchanges"));
         }
     }
     if (c.gpu.empty()) errors_.push_back(file_ + ": gpu is missing: the device that was measured");
@@ -94,7 +94,7 @@ class CalibrationReader {
       fail(item, "a rate needs op, pass, precision, m, n, k, rate, sms and source");
     return r;
   }
-  Reached read_reached(const YamlNode& item) {
+  Reached read_reached(const YamlNode& item, bool is_exchange) {
     Reached r;
     r.line = item.line;
     for (const auto& [key, node] : item.entries) {
@@ -104,8 +104,14 @@ class CalibrationReader {
         r.fraction = number(item, key, node, Unit::kFraction, 0.001, 1);
       else if (key == "source")
         r.source = source(item, node);
+      else if (is_exchange && key == "by")
+        r.by = node.text;
+      else if (is_exchange && key == "ranks")
+        r.ranks = number(item, key, node, Unit::kCount, 2, 1e6);
+      else if (is_exchange && key == "fixed")
+        r.fixed = number(item, key, node, Unit::kSeconds, 0, 1);
       else
-        fail(item, key + ": no such key; there are of, fraction, source");
+        fail(item, key + ": no such key; there are of, fraction, source" + (is_exchange ? ", by, ranks, fixed" : ""));
     }
     if (r.what.empty() || r.fraction == 0 || r.source.empty()) fail(item, "needs of, fraction and source");
     return r;
@@ -141,7 +147,18 @@ Calibration::Found Calibration::find(const std::string& op, const std::string& p
 }
 
 const Reached& Calibration::glue_of(const std::string& phase) const { return one_of(glue, phase, file, "glue"); }
-const Reached& Calibration::exchange_of(const std::string& what) const { return one_of(exchanges, what, file, "exchanges"); }
+
+const Reached& Calibration::exchange_of(const std::string& what, const std::string& library, double ranks) const {
+  std::vector<const Reached*> candidates;
+  for (const std::string& by : {library, std::string()}) {
+    for (const Reached& r : exchanges)
+      if (r.by == by && (r.what == what || r.what == "all")) candidates.push_back(&r);
+    if (!candidates.empty()) break;
+  }
+  if (candidates.empty()) throw ConfigError(file + ": exchanges has no fraction of " + what + " (nor of: all)");
+  const auto distance = [&](const Reached* r) { return std::make_pair(r->what != what, r->ranks == 0 ? 0 : std::abs(std::log(r->ranks / ranks))); };
+  return **std::min_element(candidates.begin(), candidates.end(), [&](const Reached* a, const Reached* b) { return distance(a) < distance(b); });
+}
 
 Calibration parse_calibration(const std::string& yaml, const std::string& file) {
   std::vector<YamlProblem> problems;

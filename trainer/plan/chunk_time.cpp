@@ -140,14 +140,19 @@ double ChunkModel::seconds(const Work& w, const Rate** used) const {
   return w.flops / found.flops;
 }
 
+const Reached& ChunkModel::exchange_rate(const std::string& what) const {
+  return in_.calibration.exchange_of(what, in_.plan.text("dispatch_library"), static_cast<double>(layout_.ep) * layout_.etp);
+}
+
 Exchange ChunkModel::exchange(const std::string& what, bool is_fp8, const Routing& routing) const {
   Exchange e;
   if (layout_.ep * layout_.etp <= 1) return e;
   const double token = shape_.tokens / layout_.tp * wire_bytes(in_.run.model.hidden_size, is_fp8) * routing.imbalance;
   e.inter = token * routing.copies;
   e.intra = token * routing.local_copies;
-  const double inter = e.inter / (in_.cluster.inter.bandwidth * in_.calibration.exchange_of(what).fraction), intra = e.intra / in_.cluster.intra.rate();
-  e.seconds = std::max(inter, intra) + (e.inter > 0 ? in_.cluster.inter.latency : in_.cluster.intra.latency);
+  const Reached& reached = exchange_rate(what);
+  const double inter = e.inter / (in_.cluster.inter.bandwidth * reached.fraction), intra = e.intra / in_.cluster.intra.rate();
+  e.seconds = std::max(inter, intra) + (e.inter > 0 ? in_.cluster.inter.latency : in_.cluster.intra.latency) + reached.fixed;
   return e;
 }
 
@@ -318,15 +323,15 @@ void ChunkModel::explain(Ledger& ledger) const {
   ledger.put("routing.imbalance", routing_.imbalance, Unit::kNone, "rows of the most loaded rank / mean", {"plan.routing", "plan.zipf_exponent"});
   for (const auto& [what, e] : exchanges) {
     if (l.dispatch.seconds == 0) break;
-    const Reached& reached = in_.calibration.exchange_of(what);
+    const Reached& reached = exchange_rate(what);
     const std::string name = std::string("layer.") + what;
     ledger.put(name + ".inter_bytes", e->inter, Unit::kBytes, "of one device, to other nodes: tokens x copies x bytes of a copy",
                {"routing.copies", "routing.imbalance", "plan.dispatch_precision"});
     ledger.put(name + ".intra_bytes", e->intra, Unit::kBytes, "of one device, inside the node");
     ledger.put(name, e->seconds, Unit::kSeconds,
-               detail::concat("the slower of the two links; between nodes at ", show(reached.fraction, Unit::kFraction), " of the line rate; ",
-                              in_.calibration.file, ":", reached.line, ": ", reached.source),
-               {name + ".inter_bytes", name + ".intra_bytes", "cluster.links.inter.bandwidth", "cluster.links.intra.bandwidth"});
+               detail::concat("the slower of the two links; between nodes at ", show(reached.fraction, Unit::kFraction), " of the line rate", reached.fixed > 0 ? " and " + show(reached.fixed, Unit::kSeconds) + " that no byte explains" : "",
+                              "; ", in_.calibration.file, ":", reached.line, ": ", reached.source),
+               {name + ".inter_bytes", name + ".intra_bytes", "plan.dispatch_library", "cluster.links.inter.bandwidth", "cluster.links.intra.bandwidth"});
   }
 }
 

@@ -85,6 +85,7 @@ class ChunkModel {
 
  private:
   LayerTimes layer(int64_t index) const;
+  const Reached& exchange_rate(const std::string& what) const;
   Exchange exchange(const std::string& what, bool is_fp8, const Routing& routing) const;
   void add_context_exchange(LayerTimes& times, double attention_forward, double attention_backward) const;
   void add_tensor_parallel(LayerTimes& times, bool is_moe) const;

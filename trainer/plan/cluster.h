@@ -39,8 +39,9 @@ struct Rate {
   int line = 0;
 };
 struct Reached {  // a fraction of a physical rate: memory bandwidth (glue, by phase) or line rate (exchanges, collectives)
-  std::string what;
+  std::string what, by;  // exchanges: the library that was measured; empty: any
   double fraction = 0;
+  double ranks = 0, fixed = 0;  // exchanges: EP ranks of the measurement (0: any); seconds that no byte explains
   std::string source;
   int line = 0;
 };
@@ -57,7 +58,8 @@ struct Calibration {
   };
   Found find(const std::string& op, const std::string& pass, const std::string& precision, double m, double n, double k, double sms) const;
   const Reached& glue_of(const std::string& phase) const;
-  const Reached& exchange_of(const std::string& what) const;
+  // Of those of `library`, the one with the nearest number of EP ranks (by ratio); where the library was not measured, the entry of no library.
+  const Reached& exchange_of(const std::string& what, const std::string& library, double ranks) const;
 };
 Calibration load_calibration(const std::string& name, const std::string& folder);
 Calibration parse_calibration(const std::string& yaml, const std::string& file);

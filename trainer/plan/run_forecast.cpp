@@ -99,8 +99,8 @@ PlanInput this_machine(const RunConfig& c, int world, double gemm_peak) {
     for (const char* pass : {"forward", "input", "weight"})
       in.calibration.rates.push_back(
           {op, pass, "bf16", 1024, 1024, 1024, gemm_peak / world * (std::string(op) == "attention" ? 0.5 : 1), 1, "measured at the start"});
-  in.calibration.glue.push_back({"all", 1, "assumed"});
-  in.calibration.exchanges.push_back({"all", 1, "assumed"});
+  in.calibration.glue.push_back({.what = "all", .fraction = 1, .source = "assumed"});
+  in.calibration.exchanges.push_back({.what = "all", .fraction = 1, .source = "assumed"});
   return in;
 }
 
