@@ -22,4 +22,7 @@ void add_prove(CLI::App& app, Command& chosen, const std::vector<std::string>& w
 void add_plan(CLI::App& app, Command& chosen);      // plan schedule
 void add_plan_run(CLI::App& plan, Command& chosen);  // atoll plan RECIPE, below it
 
+// The whole file; ConfigError where it cannot be written.
+void write_file(const std::string& path, const std::string& text);
+
 }  // namespace atoll

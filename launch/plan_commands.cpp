@@ -9,7 +9,6 @@
 #include "trainer/schedule_picture.h"
 
 namespace atoll {
-namespace {
 void write_file(const std::string& path, const std::string& text) {
   std::ofstream out(path, std::ios::binary);
   out << text;
@@ -17,6 +16,7 @@ void write_file(const std::string& path, const std::string& text) {
   if (!out) throw ConfigError(path + ": cannot be written");
 }
 
+namespace {
 void add_plan_schedule(CLI::App& plan, Command& chosen) {
   CLI::App* command = plan.add_subcommand("schedule", "one pipeline schedule: proven, timed from given costs, drawn");
   static std::string name, svg, trace;

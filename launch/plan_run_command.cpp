@@ -2,8 +2,10 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 
 #include "kernels/base/error.h"
 #include "launch/commands.h"
@@ -21,24 +23,48 @@ std::string data_folder() {
     if (std::filesystem::is_directory(folder / "clusters", failed)) return std::filesystem::canonical(folder, failed).string();
   throw ConfigError("the folder with clusters/, calibration/ and recipes/ is not found beside the program, nor in ./launch");
 }
+
+// One line on stderr that counts, from the third second on; where stderr is a file, nothing.
+std::function<void(size_t, size_t)> search_progress() {
+  if (isatty(STDERR_FILENO) == 0) return {};
+  const auto begin = std::chrono::steady_clock::now();
+  return [begin](size_t done, size_t all) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (seconds < 3) return;
+    if (done < all)
+      std::fprintf(stderr, "\rsearching: %zu of %zu meshes, %.0f s, about %.0f s left ", done, all, seconds,
+                   seconds / static_cast<double>(done) * static_cast<double>(all - done));
+    else
+      std::fprintf(stderr, "\r%60s\r", "");
+  };
+}
 }  // namespace
 
 void add_plan_run(CLI::App& plan, Command& chosen) {
-  static std::string what, item;
+  static std::string what, item, svg;
   static std::vector<std::string> arguments;
-  static bool json = false, is_search = false;
+  static bool json = false, is_search = false, are_keys_asked = false;
   plan.add_option("recipe", what, "a recipe (by name, as deepseek-v3, or a file.yaml) or a model preset");
   plan.add_option("arguments", arguments,
                   "cluster=NAME or cluster=FILE.yaml (h800-2048, h100-1024, h200-8, laptop), and key=value: keys of the configuration,\n"
                   "plan.KEY (docs/planning.md), cluster.KEY as cluster.links.inter.bandwidth='25 GB/s'");
   plan.add_option("--explain", item, "trace one number to its inputs and their sources");
   plan.add_flag("--search", is_search, "the best layouts under the memory limit, priced by the same simulator");
+  plan.add_option("--svg", svg, "with --search: draw the front and its table into this file");
+  plan.add_flag("--keys", are_keys_asked, "every key of a recipe's plan section: default, source, meaning (docs/planning.md)");
   plan.add_flag("--json", json, "JSON, for scripts: every number, its formula and its inputs");
   plan.footer(
       "For example: atoll plan deepseek-v3 cluster=h800-2048\n"
       "             atoll plan deepseek-v3 cluster=h800-2048 cluster.links.inter.bandwidth='25 GB/s' --explain step_time");
   plan.callback([&plan, &chosen] {
     if (!plan.get_subcommands().empty()) return;
+    if (are_keys_asked) {
+      chosen = [](MpiSession&, std::string&) {
+        std::fputs(plan::plan_reference().c_str(), stdout);
+        return 0;
+      };
+      return;
+    }
     if (what.empty())
       throw ConfigError(
           "atoll plan: name a recipe or a preset (atoll plan deepseek-v3 cluster=h800-2048), or `atoll plan schedule`; `atoll plan --help` says more");
@@ -47,10 +73,12 @@ void add_plan_run(CLI::App& plan, Command& chosen) {
       const std::string folder = data_folder();
       const plan::PlanInput input = plan::load_plan(what, arguments, {folder + "/recipes", folder + "/clusters", folder + "/calibration"});
       if (is_search) {
-        const plan::Search search = plan::search_layouts(input);
+        const plan::Search search = plan::search_layouts(input, search_progress());
         std::fputs((json ? plan::search_json(search) : plan::search_text(search)).c_str(), stdout);
+        if (!svg.empty()) write_file(svg, plan::search_svg(search));
         return 0;
       }
+      if (!svg.empty()) throw ConfigError("--svg draws what --search finds; give --search too (a schedule is drawn by `atoll plan schedule NAME --svg FILE`)");
       const plan::Report report = plan::make_report(input, item.empty());
       std::fputs((!item.empty() ? report.ledger.explain(item) : json ? plan::report_json(report) : plan::report_text(report)).c_str(), stdout);
       return 0;

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/svg.h"
+
 namespace atoll {
 namespace {
 constexpr double kLeft = 78, kPlot = 1800, kRight = 26, kHeader = 92, kBandGap = 44, kDigit = 5.6;
@@ -23,18 +25,6 @@ std::string color(const Hue& hue, int shade, int num_shades) {
   const auto mix = [&](int i) { return static_cast<int>(std::lround(hue.light[i] + t * (hue.dark[i] - hue.light[i]))); };
   return fmt::format("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2));
 }
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : std::string(1, c);
-  return out;
-}
-double nice_step(double least) {
-  const double power = std::pow(10, std::floor(std::log10(least)));
-  for (const double factor : {1., 2., 5.})
-    if (factor * power >= least) return factor * power;
-  return 10 * power;
-}
-
 class Picture {
  public:
   Picture(const Schedule& s, const Simulation& sim) : s_(s), sim_(sim), row_(s.num_ranks <= 20 ? 18 : 15), font_(row_ >= 18 ? 9.5 : 8.5) {

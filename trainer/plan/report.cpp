@@ -13,6 +13,7 @@ std::vector<Choice> neighbours(const PlanInput& in) {
     return [name, overlap](PlanInput& p) {
       set_text(p, "schedule", name);
       set_text(p, "overlap", overlap);
+      set_number(p, "comm_sms", comm_sms_of(p, overlap));
       if (overlap == "none" && p.plan.text("p2p") == "exposed") set_text(p, "p2p", "overlapped");
       if (name == "interleaved" && p.chunks() < 2) set_number(p, "chunks", 2);
     };

@@ -10,7 +10,6 @@
 #include <limits>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <thread>
 #include <tuple>
 
@@ -114,7 +113,7 @@ void price_all(std::vector<Candidate>& batch, const Front& front, Search& out) {
 }
 
 // Meshes in groups: of a group every candidate is made and priced against what the groups before have found.
-void search_devices(const PlanInput& in, int64_t gpus, Front& front, std::vector<Candidate>& all, Search& out) {
+void search_devices(const PlanInput& in, int64_t gpus, Front& front, std::vector<Candidate>& all, Search& out, const std::function<void(size_t)>& done) {
   constexpr size_t kGroup = 8;
   const std::vector<MeshSizes> meshes = meshes_of(in, gpus);
   for (size_t begin = 0; begin < meshes.size(); begin += kGroup) {
@@ -135,6 +134,7 @@ void search_devices(const PlanInput& in, int64_t gpus, Front& front, std::vector
       c.text = describe(c.in);
       all.push_back(std::move(c));
     }
+    done(count);
   }
 }
 
@@ -199,7 +199,7 @@ void find_hinges(Search& out) {
 }
 }  // namespace
 
-Search search_layouts(const PlanInput& input) {
+Search search_layouts(const PlanInput& input, const std::function<void(size_t, size_t)>& progress) {
   const auto begin = std::chrono::steady_clock::now();
   Search out{input, {input}};
   if (!price(out.given)) throw ConfigError("the plan as given cannot be built");
@@ -217,8 +217,15 @@ Search search_layouts(const PlanInput& input) {
     all.push_back(out.given);
     all.back().in = lean;
   }
-  search_devices(lean, input.gpus(), front, all, out);
-  if (input.gpus() % 2 == 0 && input.gpus() > 1) search_devices(lean, input.gpus() / 2, front, all, out);
+  std::vector<int64_t> sizes = {input.gpus()};
+  if (input.gpus() % 2 == 0 && input.gpus() > 1) sizes.push_back(input.gpus() / 2);
+  size_t meshes = 0, done = 0;
+  for (const int64_t gpus : sizes) meshes += meshes_of(lean, gpus).size();
+  for (const int64_t gpus : sizes)
+    search_devices(lean, gpus, front, all, out, [&](size_t count) {
+      done += count;
+      if (progress) progress(done, meshes);
+    });
   out.front = pareto(all, input.cluster.memory);
   if (out.front.empty())
     throw ConfigError(fmt::format("none of {} layouts fits {} of memory; give more devices, plan.cache=fp8, or a smaller model", out.tried,
@@ -239,66 +246,6 @@ Search search_layouts(const PlanInput& input) {
   find_hinges(out);
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return out;
-}
-
-std::string search_text(const Search& s) {
-  std::string out =
-      fmt::format("{} on {}: {} layouts simulated in {:.1f} s of {} ({} cannot be built, {} exceed {}, {} cannot be better than one that was simulated)\n\n",
-                  s.in.name, s.in.cluster.name, s.tried, s.seconds, s.tried + s.impossible + s.too_large + s.beaten, s.impossible, s.too_large,
-                  show(s.in.cluster.memory, Unit::kBytes), s.beaten);
-  out += fmt::format("{:>6} {:>8} {:>6} {:>7}  {:>2} {:>4} {:>2} {:>2} {:>3}  {:<26} {:>8} {:>4}  {:<27}  {}\n", "GPUs", "step", "t/s/G", "memory", "pp", "dp",
-                     "tp", "cp", "ep", "schedule", "micro-b.", "ZeRO", "recomputed", "exposed, bubble, collectives");
-  const auto line = [&](const Candidate& c) {
-    const MeshSizes& m = c.in.run.parallel.mesh;
-    std::string recompute;
-    for (const std::string& w : c.in.plan.words("recompute")) recompute += (recompute.empty() ? "" : "+") + w;
-    const auto part = [&](double seconds) { return 100 * seconds / c.step; };
-    out +=
-        fmt::format("{:>6} {:>6.2f} s {:>6.0f} {:>4.1f} GB  {:>2} {:>4} {:>2} {:>2} {:>3}  {:<26} {:>4} x {} {:>4}  {:<27}  {:.0f} %, {:.0f} %, {:.0f} %{}\n",
-                    c.gpus, c.step, c.tokens_per_gpu_second, c.memory / 1e9, m.pp, c.in.dp(), m.tp, m.cp, m.ep,
-                    schedule_text(c.in) + (c.in.plan.text("dispatch") == "flat" && m.ep > 1 ? ", flat" : ""),
-                    c.in.run.train.global_batch / c.in.dp() / c.in.run.train.micro_batch, c.in.run.train.micro_batch, c.in.plan.number("zero"),
-                    recompute.empty() ? "-" : recompute, part(c.exposed), part(c.bubble), part(c.optimizer),
-                    c.in.run.parallel.stage_layers.empty() ? "" : "; own layer split");
-  };
-  const size_t shown = std::min<size_t>(12, s.front.size());
-  for (size_t i = 0; i < shown; ++i) line(s.front[i]);
-  if (shown < s.front.size()) out += fmt::format("... {} more points of the front, slower in less memory (--json has all)\n", s.front.size() - shown);
-  out += "as given:\n";
-  line(s.given);
-  const Candidate& best = s.front.front();
-  out += fmt::format("\nbest: {}\n  {:+.1f} % of the given plan's step; bound by {}\n", best.text, 100 * (best.step / s.given.step - 1), best.bound_by);
-  if (!best.in.run.parallel.stage_layers.empty()) {
-    std::string layers;
-    for (const int64_t n : best.in.run.parallel.stage_layers) layers += (layers.empty() ? "" : ", ") + std::to_string(n);
-    out += "  layers of its stages: [" + layers + "]\n";
-  }
-  for (const std::string& h : s.hinges) out += "  hinges on " + h + "\n";
-  out += fmt::format("  one more GB of memory would buy {} a step, one more GB/s between nodes {}\n", show(best.step - s.step_with_more_memory, Unit::kSeconds),
-                     show(best.step - s.step_with_more_bandwidth, Unit::kSeconds));
-  return out;
-}
-
-std::string search_json(const Search& s) {
-  nlohmann::ordered_json j;
-  const auto item = [](const Candidate& c) {
-    nlohmann::ordered_json o = {{"gpus", c.gpus},           {"step_time", c.step}, {"tokens_per_gpu_second", c.tokens_per_gpu_second},
-                                {"memory", c.memory},       {"bubble", c.bubble},  {"exposed", c.exposed},
-                                {"optimizer", c.optimizer}, {"layout", c.text},    {"bound_by", c.bound_by}};
-    if (!c.in.run.parallel.stage_layers.empty()) o["stage_layers"] = c.in.run.parallel.stage_layers;
-    return o;
-  };
-  j["given"] = item(s.given);
-  for (const Candidate& c : s.front) j["front"].push_back(item(c));
-  j["tried"] = s.tried;
-  j["impossible"] = s.impossible;
-  j["too_large"] = s.too_large;
-  j["beaten"] = s.beaten;
-  j["seconds"] = s.seconds;
-  j["step_with_one_more_gb"] = s.step_with_more_memory;
-  j["step_with_one_more_gb_per_second"] = s.step_with_more_bandwidth;
-  j["hinges"] = s.hinges;
-  return j.dump(2) + "\n";
 }
 
 }  // namespace atoll::plan

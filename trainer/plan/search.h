@@ -1,6 +1,8 @@
 // atoll plan --search: layouts, schedules, recomputation and layer partitions under the memory limit, each priced by the same simulator and walk as the page.
 // Policy: nothing is scored by a rule of thumb: what is left out cannot be built, cannot fit, or cannot be better than what was priced (search_space.h).
 #pragma once
+#include <functional>
+
 #include "trainer/plan/report.h"
 
 namespace atoll::plan {
@@ -21,8 +23,10 @@ struct Search {
   double step_with_more_memory = 0, step_with_more_bandwidth = 0;  // one GB, one GB/s
   std::vector<std::string> hinges;                                 // what would turn the order of the best and the given one
 };
-Search search_layouts(const PlanInput& input);
+// progress, if there is one, is called with (meshes done, meshes in all) as the search goes on.
+Search search_layouts(const PlanInput& input, const std::function<void(size_t, size_t)>& progress = {});
 std::string search_text(const Search& search);
 std::string search_json(const Search& search);
+std::string search_svg(const Search& search);  // the front as a curve of time over memory, and the table
 
 }  // namespace atoll::plan

@@ -21,7 +21,6 @@ constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1, "none"},        {"zb-h1", 1
 constexpr ScheduleChoice kAlone[] = {{"1f1b", 1, "none"}, {"1f1b", 1, "pairs"}};  // of one pipeline rank
 const std::vector<std::vector<std::string>> kRecompute = {{}, {"norms", "mla_up", "swiglu"}, {"norms", "mla_up", "swiglu", "experts"}, {"full"}};
 constexpr int64_t kLeastRows = 2048;  // tokens of a sequence on a device: GEMMs were measured at 4096 rows and more, context parallelism leaves fewer
-constexpr double kCommSms = 20;       // of exchanges beside computation, where the plan says nothing: DeepSeek-V3 report, section 3.2.2
 
 void set_words(PlanInput& in, const std::string& key, const std::vector<std::string>& words) {
   Value v = in.plan.at(key);
@@ -115,9 +114,8 @@ class LayoutChoices {
   // With each dispatch form, but one that is slower in all of its exchanges. Exchanges beside computation have multiprocessors of their own.
   std::vector<PlanInput> dispatch_forms(const std::string& overlap) const {
     std::vector<PlanInput> forms(1, base_);
-    const double asked = base_.plan.number("comm_sms");
     set_text(forms[0], "overlap", overlap);
-    set_number(forms[0], "comm_sms", overlap == "none" ? 0 : asked > 0 || base_.cluster.sms < 4 * kCommSms ? asked : kCommSms);
+    set_number(forms[0], "comm_sms", comm_sms_of(base_, overlap));
     if (base_.run.parallel.mesh.ep == 1) return forms;
     const ChunkModel model = model_of(forms[0]);
     const std::array<double, 4> hierarchical = model.exchange_seconds("hierarchical"), flat = model.exchange_seconds("flat");

@@ -304,6 +304,12 @@ std::vector<std::string> layout_problems(const PlanInput& in) {
   return out;
 }
 
+double comm_sms_of(const PlanInput& base, const std::string& overlap) {
+  constexpr double kCommSms = 20;
+  const double asked = base.plan.number("comm_sms");
+  return overlap == "none" ? 0 : asked > 0 || base.cluster.sms < 4 * kCommSms ? asked : kCommSms;
+}
+
 std::string plan_reference() {
   std::string out = "| key | default | meaning |\n|---|---|---|\n";
   for (const SheetKey& k : plan_schema())

@@ -43,6 +43,10 @@ struct PlanInput {
 void set_text(PlanInput& in, const std::string& key, const std::string& text);
 void set_number(PlanInput& in, const std::string& key, double number);
 
+// Multiprocessors that the exchange kernels hold in another schedule than the plan's: none where exchanges are exposed; beside computation what the plan says,
+// or, where it says nothing and the device is a GPU, the 20 of the DeepSeek-V3 report, section 3.2.2.
+double comm_sms_of(const PlanInput& base, const std::string& overlap);
+
 struct PlanFolders {
   std::string recipes, clusters, calibration;
 };

@@ -47,6 +47,34 @@ TEST_CASE("Every shipped cluster and calibration is read, and every figure of a 
   }
 }
 
+TEST_CASE("An exchange takes its library's figures of the nearest EP size, and general ones where the library was not measured", "[plan]") {
+  const std::string text = "gpu: X\nrates:\n  - {op: gemm, pass: forward, precision: bf16, m: 1, n: 1, k: 1, rate: 1 TFLOPS, sms: 1, source: s}\nexchanges:\n";
+  const Calibration c = parse_calibration(text +
+                                              "  - {of: all, fraction: 0.5, source: s}\n  - {of: dispatch, by: a, ranks: 16, fraction: 0.6, fixed: 1 ms, source: s}\n"
+                                              "  - {of: dispatch, by: a, ranks: 64, fraction: 0.7, source: s}\n",
+                                          "c.yaml");
+  CHECK(c.exchange_of("dispatch", "a", 16).fraction == 0.6);
+  CHECK(c.exchange_of("dispatch", "a", 16).fixed == 1e-3);
+  CHECK(c.exchange_of("dispatch", "a", 31).fraction == 0.6);
+  CHECK(c.exchange_of("dispatch", "a", 33).fraction == 0.7);
+  CHECK(c.exchange_of("combine", "a", 16).fraction == 0.5);
+  CHECK(c.exchange_of("dispatch", "b", 16).fraction == 0.5);
+  CHECK_THAT(error_text([&] { parse_calibration(text + "  - {of: combine, fraction: 1, source: s}\n", "c.yaml").exchange_of("dispatch", "a", 2); }), Contains("exchanges has no fraction of dispatch"));
+  CHECK_THAT(error_text([&] { parse_calibration(text + "  - {of: all, fraction: 0.5, fixd: 1 s, source: s}\n", "c.yaml"); }),
+             Contains("c.yaml:5: fixd: no such key") && Contains("ranks"));
+  // the fixed time is a part of the plan's exchanges
+  const auto dispatch = [](const char* library) {
+    const PlanInput in = load_plan(std::string(ATOLL_SOURCE_DIR) + "/tests/acceptance/published_runs/qwen3-30b-bridge-bf16.yaml",
+                                   {std::string("plan.dispatch_library=") + library}, kFolders);
+    return ChunkModel(in, {.ep = 16}).moe().dispatch.seconds;
+  };
+  CHECK(dispatch("hybridep") - dispatch("deepep") == Approx(0.353e-3 + 4096 * 1.9921875 / 2 * 4096 / 50e9 * (1 - 1 / 0.893)).epsilon(1e-6));
+}
+
+TEST_CASE("docs/planning.md has the table of keys that the program parses", "[plan]") {
+  CHECK_THAT(read_text(std::string(ATOLL_SOURCE_DIR) + "/docs/planning.md"), Contains(plan_reference()));
+}
+
 TEST_CASE("A wrong cluster file is refused with its line, and with what would be right", "[plan]") {
   CHECK_THAT(cluster_error("nodes: {value: 256", "nodes: {value: 0"), Contains("c.yaml:3: nodes = 0: out of range"));
   CHECK_THAT(cluster_error("bf16: {value: 989 TFLOPS", "bf16: {value: 989"), Contains("c.yaml:8: gpu.bf16 = 989: expected a number with its unit"));
@@ -265,4 +293,10 @@ TEST_CASE("A search finds layouts that fit, none of which is beaten by another, 
     CHECK(again.step == s.front[i].step);
   }
   CHECK_THAT(search_text(s), Contains("bound by") && Contains("one more GB"));
+  const std::string picture = search_svg(s);
+  CHECK_THAT(picture, Contains("as given") && Contains("memory of a GPU") && Contains(">best"));
+  size_t points = 0;
+  for (size_t at = picture.find("<circle"); at != std::string::npos; at = picture.find("<circle", at + 1)) ++points;
+  CHECK(points >= 3);
+  CHECK(points <= s.front.size() + 2);
 }
