@@ -119,6 +119,13 @@ ATOLL_DEVICE uint32_t cvt_e4m3x2(float low, float high) {
   return r;
 }
 
+// Two E4M3 codes to two FP16, exactly; the low byte is the low half.
+ATOLL_DEVICE uint32_t cvt_f16x2(uint32_t two_codes) {
+  uint32_t r;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(r) : "h"(static_cast<uint16_t>(two_codes)));
+  return r;
+}
+
 // ---- 16 bytes of global memory that are read once: they do not displace what others keep in L1. Not .nc: outputs may alias inputs element by element.
 ATOLL_DEVICE uint4 load_once(const void* p) {
   uint4 v;
