@@ -41,6 +41,7 @@ Dims check_inputs(const Tensor& q, const Tensor& k_nope, const Tensor& k_rope, c
 }  // namespace
 
 void attention(Context& ctx, const Attention& op) {
+  need_cpu(ctx, Op::kAttention);
   const Dims s = check_inputs(op.q_THQ, op.k_nope_THN, op.k_rope_TR, op.v_THV, op.cu_docs);
   if (s.T == 0 || s.H == 0) return;
   check_tensor("attention: o", op.o_THV, op.q_THQ.dtype, {s.T, s.H, s.V}, true);
@@ -51,6 +52,7 @@ void attention(Context& ctx, const Attention& op) {
 }
 
 void attention_backward(Context& ctx, const AttentionBackward& op) {
+  need_cpu(ctx, Op::kAttentionBackward);
   const Dims s = check_inputs(op.q_THQ, op.k_nope_THN, op.k_rope_TR, op.v_THV, op.cu_docs);
   if (s.T == 0 || s.H == 0) return;
   const DType dtype = op.q_THQ.dtype;

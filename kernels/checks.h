@@ -3,8 +3,14 @@
 #include <initializer_list>
 
 #include "kernels/base/tensor.h"
+#include "kernels/ops.h"
 
 namespace atoll {
+
+// First in an op that no GPU kernel exists for: what follows reads host memory.
+inline void need_cpu(const Context& ctx, Op op) {
+  ATOLL_CHECK(ctx.device == Device::kCpu, name_of(op), " has no GPU kernel yet: run it in a context of the CPU, on tensors in host memory (docs/gpu-status.md lists the ops that have one)");
+}
 
 inline void check_storage(const char* op, const Tensor& t) {
   ATOLL_CHECK(t.dtype == DType::kBF16 || t.dtype == DType::kF32 || t.dtype == DType::kF64, op, ": ", t.shape(), " must be bf16, fp32 or fp64");

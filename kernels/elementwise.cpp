@@ -1,6 +1,7 @@
 // add, cast and sum_of_squares. Tensors are walked as rows of the innermost dimension; contiguous ones as runs of equal length.
 #include <algorithm>
 
+#include "kernels/checks.h"
 #include "kernels/cpu/isa/elementwise.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/op_scope.h"
@@ -53,6 +54,7 @@ void for_each_run(Context& ctx, const std::array<Tensor, kCount>& tensors, const
 }  // namespace
 
 double sum_of_squares(Context& ctx, const Tensor& x) {
+  need_cpu(ctx, Op::kSumOfSquares);
   ATOLL_CHECK(is_float(x.dtype) && x.is_contiguous(), "sum_of_squares: ", x.shape(), " must be a contiguous float tensor");
   const int64_t n = x.size();
   if (n == 0) return 0;
@@ -70,6 +72,7 @@ double sum_of_squares(Context& ctx, const Tensor& x) {
 }
 
 void add(Context& ctx, const Add& op) {
+  need_cpu(ctx, Op::kAdd);
   ATOLL_CHECK(is_float(op.y.dtype) && op.a.dtype == op.y.dtype && op.b.dtype == op.y.dtype && same_dims(op.a, op.y) && same_dims(op.b, op.y), "add: a ",
               op.a.shape(), ", b ", op.b.shape(), ", y ", op.y.shape(), " must have one float dtype and the same dims");
   if (op.y.size() == 0) return;
@@ -81,6 +84,7 @@ void add(Context& ctx, const Add& op) {
 }
 
 void cast(Context& ctx, const Cast& op) {
+  need_cpu(ctx, Op::kCast);
   ATOLL_CHECK(is_float(op.x.dtype) && is_float(op.y.dtype) && same_dims(op.x, op.y), "cast: x ", op.x.shape(), " and y ", op.y.shape(),
               " must be float tensors of the same dims");
   if (op.y.size() == 0) return;

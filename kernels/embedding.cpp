@@ -15,6 +15,7 @@ void check_ids(const Tensor& ids, int64_t V) {
 }  // namespace
 
 void embedding(Context& ctx, const Embedding& op) {
+  need_cpu(ctx, Op::kEmbedding);
   ATOLL_CHECK(op.y_TD.rank == 2 && op.table_VD.rank == 2, "embedding: y and table must have two dims, are ", op.y_TD.shape(), " and ", op.table_VD.shape());
   check_storage("embedding: y", op.y_TD);
   const int64_t T = op.y_TD.dim[0], D = op.y_TD.dim[1];
@@ -29,6 +30,7 @@ void embedding(Context& ctx, const Embedding& op) {
 }
 
 void embedding_backward(Context& ctx, const EmbeddingBackward& op) {
+  need_cpu(ctx, Op::kEmbeddingBackward);
   ATOLL_CHECK(op.dy_TD.rank == 2 && op.dtable_VD.rank == 2, "embedding_backward: dy and dtable must have two dims, are ", op.dy_TD.shape(), " and ", op.dtable_VD.shape());
   check_storage("embedding_backward: dy", op.dy_TD);
   const int64_t T = op.dy_TD.dim[0], D = op.dy_TD.dim[1];

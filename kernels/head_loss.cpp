@@ -18,6 +18,7 @@ double seconds_of_products(const Context& ctx) {
 }  // namespace
 
 void head_loss(Context& ctx, const HeadLoss& op) {
+  need_cpu(ctx, Op::kHeadLoss);
   const Tensor &x = op.x_TD, &w = op.w_VD;
   ATOLL_CHECK(x.rank == 2 && w.rank == 2, "head_loss: x and w must be [T, D] and [V, D], are ", x.shape(), " and ", w.shape());
   check_storage("head_loss: x", x);

@@ -39,6 +39,7 @@ void permutation_plan(Tensor topk_idx_TK, Tensor row_of_TK, Tensor token_of_R, s
 }
 
 void permute(Context& ctx, const Permute& op) {
+  need_cpu(ctx, Op::kPermute);
   const Tensor &x = op.x_TD, &y = op.y_RD;
   ATOLL_CHECK(x.rank == 2 && y.rank == 2, "permute: x and y must be [rows, D], are ", x.shape(), " and ", y.shape());
   if (y.size() == 0) return;
@@ -51,6 +52,7 @@ void permute(Context& ctx, const Permute& op) {
 }
 
 void unpermute(Context& ctx, const Unpermute& op) {
+  need_cpu(ctx, Op::kUnpermute);
   const Tensor &out = op.out_TD, &y = op.y_RD;
   ATOLL_CHECK(out.rank == 2 && y.rank == 2 && op.row_of_TK.rank == 2, "unpermute: y, row_of and out must have two dims");
   check_storage("unpermute: out", out);

@@ -12,23 +12,36 @@ void check_source(const char* what, const Tensor& x) {
   ATOLL_CHECK(x.rank == 2 && (x.dtype == DType::kBF16 || x.dtype == DType::kF32), what, " is ", x.shape(), ", must be bf16 or fp32 [rows, columns]");
   check_tensor(what, x, x.dtype, {x.dim[0], x.dim[1]}, true);
 }
-void check_quantised(const char* what, const QTensor& q, int64_t rows, int64_t cols, int block_rows) {
+void check_quantised(const char* what, const QTensor& q, int64_t rows, int64_t cols, int block_rows, int64_t groups = 1) {  // groups: matrices one under another
   check_tensor(what, q.codes, DType::kU8, {rows, cols}, true);
   ATOLL_CHECK(q.block_rows == block_rows, what, " has blocks of ", q.block_rows, " rows, must have ", block_rows);
   ATOLL_CHECK(q.layout == ScaleLayout::kRowMajor || (block_rows == 1 && q.format != ScaleFormat::kUE8M0), what, ": scales in kMnMajor are FP32 of 1x128 tiles");
-  const int64_t n = num_scales(rows, cols, block_rows, q.layout);
+  const int64_t n = groups * num_scales(rows / groups, cols, block_rows, q.layout);
   const DType type = q.format == ScaleFormat::kUE8M0 ? DType::kU8 : DType::kF32;
   ATOLL_CHECK(q.scales.dtype == type && q.scales.size() >= n && q.scales.is_contiguous() && (n == 0 || q.scales.data), what, " has scales ", q.scales.shape(), ", must have ", n,
               " of ", name_of(type));
 }
 // What a product loads.
-void check_factor(const char* what, const QTensor& q, int block_rows, ScaleLayout layout) {
-  check_quantised(what, q, q.codes.dim[0], q.codes.dim[1], block_rows);
+void check_factor(const char* what, const QTensor& q, int block_rows, ScaleLayout layout, int64_t groups = 1) {
+  check_quantised(what, q, q.codes.dim[0], q.codes.dim[1], block_rows, groups);
   ATOLL_CHECK(q.format != ScaleFormat::kUE8M0 && q.layout == layout, what, ": a product takes FP32 scales ", layout == ScaleLayout::kMnMajor ? "in kMnMajor (scales_to_mn_major)" : "in kRowMajor");
 }
 void check_offsets(const char* what, std::span<const int64_t> offsets, int64_t rows) {
   ATOLL_CHECK(offsets.size() >= 2 && offsets.front() == 0 && offsets.back() == rows, what, ": offsets must run from 0 to ", rows, " rows");
   for (size_t e = 0; e + 1 < offsets.size(); ++e) ATOLL_CHECK(offsets[e] <= offsets[e + 1], what, ": offsets descend at group ", e, ": ", offsets[e], " > ", offsets[e + 1]);
+}
+
+void check_transposed(const char* op, const QTensor& yt, std::span<const int64_t> offsets, int64_t T, int64_t K) {
+  check_offsets(op, offsets, T);
+  check_quantised(op, yt, K, transposed_columns(offsets), 1);
+  ATOLL_CHECK(yt.layout == ScaleLayout::kMnMajor, op, ": the scales of yt are kMnMajor");
+}
+void check_e5m6(const char* op, const Tensor& plain, const Tensor& words, const Tensor& scales) {
+  check_source(op, plain);
+  const int64_t T = plain.dim[0], K = plain.dim[1];
+  ATOLL_CHECK(K % 32 == 0, op, ": ", plain.shape(), "; columns must be a multiple of 32");
+  check_tensor(op, words, DType::kI32, {T, 3 * K / 8});
+  check_tensor(op, scales, DType::kU8, {T, blocks_of(K)});
 }
 
 }  // namespace
@@ -61,30 +74,29 @@ void cast_blocks(Context& ctx, const CastBlocks& op) {
 void cast_transposed(Context& ctx, const CastTransposed& op) {
   check_source("cast_transposed: x", op.x_TK);
   const int64_t T = op.x_TK.dim[0], K = op.x_TK.dim[1];
-  check_offsets("cast_transposed", op.offsets, T);
-  check_quantised("cast_transposed: yt", op.yt_KT, K, transposed_columns(op.offsets), 1);
-  ATOLL_CHECK(op.yt_KT.layout == ScaleLayout::kMnMajor, "cast_transposed: the scales of yt are kMnMajor");
+  check_transposed("cast_transposed", op.yt_KT, op.offsets, T, K);
   if (op.y_TK) check_quantised("cast_transposed: y", op.y_TK, T, K, 1);
   if (op.x_TK.size() == 0) return;
   return ctx.device == Device::kCuda ? cuda::cast_transposed(ctx, op) : cpu::cast_transposed(ctx, op);
 }
 
+void recast_transposed(Context& ctx, const RecastTransposed& op) {
+  ATOLL_CHECK(op.x_TK.codes.rank == 2, "recast_transposed: x is ", op.x_TK.codes.shape(), ", must be codes [rows, columns]");
+  const int64_t T = op.x_TK.rows(), K = op.x_TK.cols();
+  check_quantised("recast_transposed: x", op.x_TK, T, K, 1);
+  check_transposed("recast_transposed", op.yt_KT, op.offsets, T, K);
+  if (op.x_TK.codes.size() == 0) return;
+  return ctx.device == Device::kCuda ? cuda::recast_transposed(ctx, op) : cpu::recast_transposed(ctx, op);
+}
+
 void cast_e5m6(Context& ctx, const CastE5m6& op) {
-  check_source("cast_e5m6: x", op.x_TK);
-  const int64_t T = op.x_TK.dim[0], K = op.x_TK.dim[1];
-  ATOLL_CHECK(K % 32 == 0, "cast_e5m6: x is ", op.x_TK.shape(), "; columns must be a multiple of 32");
-  check_tensor("cast_e5m6: words", op.words_TW, DType::kI32, {T, 3 * K / 8});
-  check_tensor("cast_e5m6: scales", op.scales_TB, DType::kU8, {T, blocks_of(K)});
+  check_e5m6("cast_e5m6", op.x_TK, op.words_TW, op.scales_TB);
   if (op.x_TK.size() == 0) return;
   return ctx.device == Device::kCuda ? cuda::cast_e5m6(ctx, op) : cpu::cast_e5m6(ctx, op);
 }
 
 void read_e5m6(Context& ctx, const ReadE5m6& op) {
-  check_source("read_e5m6: y", op.y_TK);
-  const int64_t T = op.y_TK.dim[0], K = op.y_TK.dim[1];
-  ATOLL_CHECK(K % 32 == 0, "read_e5m6: y is ", op.y_TK.shape(), "; columns must be a multiple of 32");
-  check_tensor("read_e5m6: words", op.words_TW, DType::kI32, {T, 3 * K / 8});
-  check_tensor("read_e5m6: scales", op.scales_TB, DType::kU8, {T, blocks_of(K)});
+  check_e5m6("read_e5m6", op.y_TK, op.words_TW, op.scales_TB);
   if (op.y_TK.size() == 0) return;
   return ctx.device == Device::kCuda ? cuda::read_e5m6(ctx, op) : cpu::read_e5m6(ctx, op);
 }
@@ -149,9 +161,9 @@ void swiglu_cast(Context& ctx, const SwigluCast& op) {
 void fp8_linear(Context& ctx, const Fp8Linear& op) {
   const int64_t T = op.x_TK.rows(), K = op.x_TK.cols(), N = op.y_TN.dim[1], E = op.offsets.empty() ? 1 : static_cast<int64_t>(op.offsets.size()) - 1;
   check_factor("fp8_linear: x", op.x_TK, 1, ScaleLayout::kMnMajor);
-  check_factor("fp8_linear: w", op.w_NK, kQuantTile, ScaleLayout::kRowMajor);
+  check_factor("fp8_linear: w", op.w_NK, kQuantTile, ScaleLayout::kRowMajor, E);
   ATOLL_CHECK(op.w_NK.rows() == E * N && op.w_NK.cols() == K, "fp8_linear: w is ", op.w_NK.codes.shape(), ", expected [", E, " x ", N, ", ", K, "]");
-  ATOLL_CHECK(N % 16 == 0 && K % 16 == 0 && (E == 1 || N % kQuantTile == 0), "fp8_linear: N = ", N, " and K = ", K, " must be multiples of 16, N of 128 with several experts");
+  ATOLL_CHECK(N % 16 == 0 && K % 16 == 0, "fp8_linear: N = ", N, " and K = ", K, " must be multiples of 16");
   ATOLL_CHECK(op.y_TN.dtype == DType::kBF16 || op.y_TN.dtype == DType::kF32, "fp8_linear: y is ", op.y_TN.shape(), ", must be bf16 or fp32");
   check_tensor("fp8_linear: y", op.y_TN, op.y_TN.dtype, {T, N}, true);
   if (!op.offsets.empty()) check_offsets("fp8_linear", op.offsets, T);

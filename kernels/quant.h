@@ -22,6 +22,10 @@ void cast_blocks(Context& ctx, const CastBlocks& op);
 struct CastTransposed { Tensor x_TK; QTensor y_TK, yt_KT; std::span<const int64_t> offsets; };
 void cast_transposed(Context& ctx, const CastTransposed& op);
 int64_t transposed_columns(std::span<const int64_t> offsets);
+// The same from codes that were kept (a cached activation in 1x128 tiles, scales of any format and layout): each value is read back as FP32 and rounded again in its tile
+// of 128 tokens. With powers of two on both sides (kPow2, kUE8M0) nothing is rounded twice that does not fall below the smallest code of its new tile.
+struct RecastTransposed { QTensor x_TK, yt_KT; std::span<const int64_t> offsets; };
+void recast_transposed(Context& ctx, const RecastTransposed& op);
 // ---- E5M6 (the input of o_proj, kept for backward): eight values in three words, scales UE8M0 bytes [T, K/128], largest value 65024. K: multiple of 32.
 struct CastE5m6 { Tensor x_TK, words_TW, scales_TB; };            // words: I32 [T, 3 K / 8]
 struct ReadE5m6 { Tensor words_TW, scales_TB, y_TK; };            // y: BF16 or FP32
@@ -40,7 +44,8 @@ void swiglu_cast(Context& ctx, const SwigluCast& op);
 
 // ---- Products. Each 128 of K is summed by the tensor cores, then promoted: y += scale_x scale_w sum, in FP32.
 // x: 1x128 tiles (kMnMajor FP32), w: 128x128 blocks (kRowMajor FP32). y BF16 or FP32; rows may be strided. Groups as in GroupedLinear; w of E experts lie one under another: [E N, K].
-// N a multiple of 16, K of 16. Scales of w of E > 1 experts: N a multiple of 128.
+// N a multiple of 16, K of 16. Each expert's blocks begin at its first row, so w has E x blocks_of(N) x blocks_of(K) scales: what cast_blocks makes of each expert.
+// On the CPU ctx.fp8_sums chooses exact block sums (the default) or Hopper's; with the latter a GPU's bits are the CPU's, as far as that model is true.
 struct Fp8Linear { QTensor x_TK, w_NK; Tensor y_TN; std::span<const int64_t> offsets; };     // offsets empty: one group
 void fp8_linear(Context& ctx, const Fp8Linear& op);
 // dw_e (+)= dy_e^T x_e over the tokens of each group; both operands as cast_transposed leaves them. dw: FP32 [E, N, K].

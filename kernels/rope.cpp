@@ -19,6 +19,7 @@ double temperature(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.
 }  // namespace
 
 void rope(Context& ctx, const Rope& op) {
+  need_cpu(ctx, Op::kRope);
   const Tensor& x = op.x_THR;
   ATOLL_CHECK(x.rank == 3 && x.dim[2] % 2 == 0, "rope: x must be [T, H, R] with even R, is ", x.shape());
   check_storage("rope: x", x);

@@ -35,6 +35,7 @@ void check_sequences(std::span<const int32_t> cu_seqs, int64_t T) {
 }  // namespace
 
 void router(Context& ctx, const Router& op) {
+  need_cpu(ctx, Op::kRouter);
   const Tensor& x = op.logits_TE;
   check_acc("router: logits", x);
   const int64_t T = x.dim[0], E = x.dim[1], K = op.config.topk;
@@ -51,6 +52,7 @@ void router(Context& ctx, const Router& op) {
 }
 
 void router_backward(Context& ctx, const RouterBackward& op) {
+  need_cpu(ctx, Op::kRouterBackward);
   const Tensor& s = op.scores_TE;
   check_acc("router_backward: scores", s);
   const int64_t T = s.dim[0], E = s.dim[1], K = op.config.topk;
@@ -71,6 +73,7 @@ void router_backward(Context& ctx, const RouterBackward& op) {
 }
 
 void balance_loss(Context& ctx, const BalanceLoss& op) {
+  need_cpu(ctx, Op::kBalanceLoss);
   const Tensor& s = op.scores_TE;
   check_acc("balance_loss: scores", s);
   check_sequences(op.cu_seqs, s.dim[0]);

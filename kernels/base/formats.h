@@ -92,6 +92,9 @@ ATOLL_HD constexpr QuantScale pow2_scale(float amax, float largest) {
 ATOLL_HD constexpr uint8_t cast_e4m3(float x, float multiplier) {
   return static_cast<uint8_t>((encode_e4m3(x * multiplier) & 0x7fu) | ((bits_of(x) >> 24) & 0x80u));
 }
+// The value of a code in a tile. A NaN (of the code, or zero times an infinite scale) has the code's sign on every processor.
+ATOLL_HD constexpr float with_sign_of(float x, uint8_t code) { return float_of((bits_of(x) & 0x7fffffffu) | static_cast<uint32_t>(code & 0x80u) << 24); }
+ATOLL_HD constexpr float read_e4m3(uint8_t code, float scale) { return with_sign_of(decode_e4m3(code) * scale, code); }
 ATOLL_HD constexpr uint16_t cast_e5m6(float x, float multiplier) {
   return static_cast<uint16_t>((encode_e5m6(x * multiplier) & 0x7ffu) | ((bits_of(x) >> 20) & 0x800u));
 }

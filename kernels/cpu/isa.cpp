@@ -23,7 +23,7 @@ bool has_isa(Isa isa) {
 }
 
 CpuState& state_of(Context& ctx) {
-  ATOLL_CHECK(ctx.device == Device::kCpu, "this op has no GPU kernel yet (docs/gpu-status.md); run it in a context of the CPU");
+  ATOLL_CHECK(ctx.device == Device::kCpu, "the CPU back end was asked to run in a context of a GPU; use one of the CPU");
   if (!ctx.backend) ctx.backend = std::make_unique<CpuState>(best_isa());
   return static_cast<CpuState&>(*ctx.backend);
 }

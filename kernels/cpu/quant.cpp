@@ -1,12 +1,14 @@
 // FP8 casts and products on the CPU, written for being obviously right. Policy: the block sums of a product are exact (FP64: codes have 4 bits), then promoted in FP32,
-// so what a GPU's product may differ by is its own block sum's rounding alone.
+// so what a GPU's product may differ by is its own block sum's rounding alone; with Fp8Sums::kHopper they are the model's of Hopper, and nothing differs.
 #include "kernels/cpu/quant.h"
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "kernels/base/fp8_accumulate.h"
 #include "kernels/cpu/threads.h"
 
 namespace atoll::cpu {
@@ -43,6 +45,34 @@ std::array<float, 256> e4m3_values() {
   std::array<float, 256> table;
   for (size_t c = 0; c < 256; ++c) table[c] = decode_e4m3(static_cast<uint8_t>(c));
   return table;
+}
+// Four steps of a Hopper tensor core: 32 products and the sum so far each.
+float hopper_dot(const uint8_t* a, const uint8_t* b, int64_t n, const std::array<float, 256>& value) {
+  constexpr int kStep = 32;
+  float sum = 0, x[kStep], y[kStep];
+  for (int64_t k = 0; k < n; k += kStep) {
+    const int step = static_cast<int>(std::min<int64_t>(kStep, n - k));
+    for (int i = 0; i < step; ++i) x[i] = value[a[k + i]], y[i] = value[b[k + i]];
+    sum = fp8_accumulate(sum, x, y, step);
+  }
+  return sum;
+}
+// Adds the sum of one block to y. Hopper's promotion is one FMA, as its kernels have it.
+float promote(Fp8Sums sums, float y, float scale, const uint8_t* a, const uint8_t* b, int64_t n, const std::array<float, 256>& value) {
+  return sums == Fp8Sums::kHopper ? std::fmaf(scale, hopper_dot(a, b, n, value), y) : y + scale * static_cast<float>(dot(a, b, n, value));
+}
+// yt: tiles of 128 tokens of one channel, each group on tiles of its own; value(t, k) is what is cast.
+template <class Value>
+void transpose(Context& ctx, const QTensor& yt, int64_t K, std::span<const int64_t> offsets, const Value& value) {
+  int64_t column = 0;  // of yt
+  for (size_t e = 0; e + 1 < offsets.size(); ++e)
+    for (int64_t t = offsets[e]; t < offsets[e + 1]; t += kQuantTile, column += kQuantTile)
+      parallel_for(ctx.num_threads, K, [&, end = std::min(offsets[e + 1], t + kQuantTile)](int64_t k) {
+        float amax = 0;
+        for (int64_t i = t; i < end; ++i) amax = amax_step(amax, value(i, k));
+        const float multiplier = set_scale(yt, k, column, amax);
+        for (int64_t i = 0; i < kQuantTile; ++i) code(yt, k, column + i) = t + i < end ? cast_e4m3(value(t + i, k), multiplier) : uint8_t{0};
+      });
 }
 void put(const Tensor& y, int64_t i, float value) {
   if (y.dtype == DType::kBF16) y.as<bf16>()[i] = bf16(value);
@@ -81,15 +111,12 @@ void cast_blocks(Context& ctx, const CastBlocks& op) {
 }
 
 void cast_transposed(Context& ctx, const CastTransposed& op) {
-  const int64_t K = op.x_TK.dim[1];
   if (op.y_TK) cpu::cast_tiles(ctx, {op.x_TK, op.y_TK});
-  int64_t column = 0;  // of yt
-  for (size_t e = 0; e + 1 < op.offsets.size(); ++e)
-    for (int64_t t = op.offsets[e]; t < op.offsets[e + 1]; t += kQuantTile, column += kQuantTile)
-      parallel_for(ctx.num_threads, K, [&, end = std::min(op.offsets[e + 1], t + kQuantTile)](int64_t k) {
-        const float multiplier = set_scale(op.yt_KT, k, column, amax_of(op.x_TK, t, end, k, k + 1));
-        for (int64_t i = 0; i < kQuantTile; ++i) code(op.yt_KT, k, column + i) = t + i < end ? cast_e4m3(at(op.x_TK, t + i, k), multiplier) : uint8_t{0};
-      });
+  transpose(ctx, op.yt_KT, op.x_TK.dim[1], op.offsets, [&](int64_t t, int64_t k) { return at(op.x_TK, t, k); });
+}
+
+void recast_transposed(Context& ctx, const RecastTransposed& op) {
+  transpose(ctx, op.yt_KT, op.x_TK.cols(), op.offsets, [&](int64_t t, int64_t k) { return read_e4m3(code(op.x_TK, t, k), op.x_TK.scale_of(t, k)); });
 }
 
 void cast_e5m6(Context& ctx, const CastE5m6& op) {
@@ -133,13 +160,13 @@ void fp8_linear(Context& ctx, const Fp8Linear& op) {
   const std::array<int64_t, 2> one_group = whole(op.x_TK.rows());
   const std::span<const int64_t> offsets = op.offsets.empty() ? std::span<const int64_t>(one_group) : op.offsets;
   for (size_t e = 0; e + 1 < offsets.size(); ++e)
-    parallel_for(ctx.num_threads, offsets[e + 1] - offsets[e], [&, first = offsets[e], w0 = static_cast<int64_t>(e) * N](int64_t i) {
+    parallel_for(ctx.num_threads, offsets[e + 1] - offsets[e], [&, first = offsets[e], w0 = static_cast<int64_t>(e) * N, w_block0 = static_cast<int64_t>(e) * blocks_of(N)](int64_t i) {
       const int64_t t = first + i;
       for (int64_t n = 0; n < N; ++n) {
         float y = 0;
         for (int64_t k = 0; k < K; k += kQuantTile) {
-          const auto sum = static_cast<float>(dot(&code(op.x_TK, t, k), &code(op.w_NK, w0 + n, k), std::min<int64_t>(kQuantTile, K - k), value));
-          y += op.x_TK.scale_of(t, k) * op.w_NK.scale_of(w0 + n, k) * sum;
+          const float from_w = op.w_NK.scales.as<float>()[(w_block0 + n / kQuantTile) * blocks_of(K) + k / kQuantTile];
+          y = promote(ctx.fp8_sums, y, op.x_TK.scale_of(t, k) * from_w, &code(op.x_TK, t, k), &code(op.w_NK, w0 + n, k), std::min<int64_t>(kQuantTile, K - k), value);
         }
         put(op.y_TN, t * op.y_TN.stride[0] + n, y);
       }
@@ -157,7 +184,7 @@ void fp8_weight_gradient(Context& ctx, const Fp8WeightGradient& op) {
       for (int64_t k = 0; k < K; ++k) {
         float sum = 0;
         for (int64_t t = begin; t < end; t += kQuantTile)
-          sum += op.dy_NT.scale_of(n, t) * op.x_KT.scale_of(k, t) * static_cast<float>(dot(&code(op.dy_NT, n, t), &code(op.x_KT, k, t), kQuantTile, value));
+          sum = promote(ctx.fp8_sums, sum, op.dy_NT.scale_of(n, t) * op.x_KT.scale_of(k, t), &code(op.dy_NT, n, t), &code(op.x_KT, k, t), kQuantTile, value);
         dw[k] = op.accumulate ? dw[k] + sum : sum;
       }
     });

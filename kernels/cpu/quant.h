@@ -7,6 +7,7 @@ namespace atoll::cpu {
 void cast_tiles(Context& ctx, const CastTiles& op);
 void cast_blocks(Context& ctx, const CastBlocks& op);
 void cast_transposed(Context& ctx, const CastTransposed& op);
+void recast_transposed(Context& ctx, const RecastTransposed& op);
 void cast_e5m6(Context& ctx, const CastE5m6& op);
 void read_e5m6(Context& ctx, const ReadE5m6& op);
 void scales_to_mn_major(Context& ctx, const ScalesToMnMajor& op);

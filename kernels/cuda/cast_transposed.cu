@@ -1,5 +1,8 @@
-// x^T in tiles of 128 tokens of one channel, for weight gradients; and, in the same pass, x in 1x128 tiles. One CTA a 128 x 128 square, which it reads once.
-// Roofline: memory; 2 (BF16) + 1 or 2 bytes a value; at 3.35 TB/s 4096 x 7168 take 35 us with both orientations.
+// x^T in tiles of 128 tokens of one channel, for weight gradients; and, in the same pass, x in 1x128 tiles. Or from x in 1x128 tiles that were kept, cast again.
+// One CTA a 128 x 128 square, which it reads once.
+// Roofline: memory; 2 (BF16) + 1 or 2 bytes a value; at 3.35 TB/s 4096 x 7168 take 35 us with both orientations, 18 us from codes.
+#include <cuda_fp16.h>
+
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/sixteen.h"
 
@@ -20,9 +23,41 @@ constexpr int kSharedBytes = kQuantTile * kPitch<In> * static_cast<int>(sizeof(I
 __device__ inline float to_float(bf16 x) { return static_cast<float>(x); }
 __device__ inline float to_float(float x) { return x; }
 
+// Where the square comes from, and what of it is kept in shared memory.
 template <class In>
+struct Plain {
+  using Kept = In;
+  const In* x;
+  int64_t stride;
+  __device__ Sixteen load(int64_t row, int column) const { return load16(x + row * stride + column); }
+};
+struct Codes {
+  using Kept = float;
+  const uint8_t* codes;
+  const void* scales;
+  int64_t stride, rows, blocks;
+  bool is_byte, is_mn_major;
+  __device__ Sixteen load(int64_t row, int column) const {
+    const int64_t block = column / kQuantTile, i = is_mn_major ? block * padded_scale_rows(rows) + row : row * blocks + block;
+    const float scale = is_byte ? decode_ue8m0(static_cast<const uint8_t*>(scales)[i]) : static_cast<const float*>(scales)[i];
+    const uint4 u = ptx::load_once(codes + row * stride + column);
+    const uint32_t word[4] = {u.x, u.y, u.z, u.w};
+    Sixteen x;
+#pragma unroll
+    for (int j = 0; j < 16; j += 2) {
+      const uint32_t two = word[j / 4] >> (j % 4 * 8) & 0xffffu, halves = ptx::cvt_f16x2(two);
+      const float2 pair = __half22float2(reinterpret_cast<const __half2&>(halves));
+      x.v[j] = with_sign_of(pair.x * scale, static_cast<uint8_t>(two));
+      x.v[j + 1] = with_sign_of(pair.y * scale, static_cast<uint8_t>(two >> 8));
+    }
+    return x;
+  }
+};
+
+template <class Source>
 __global__ void __launch_bounds__(kThreads)
-    cast_transposed_kernel(const In* x, int64_t x_stride, int columns, const __grid_constant__ Groups groups, int64_t yt_column0, QOut y, QOut yt) {
+    cast_transposed_kernel(const Source x, int columns, const __grid_constant__ Groups groups, int64_t yt_column0, QOut y, QOut yt) {
+  using In = typename Source::Kept;
   extern __shared__ __align__(16) uint8_t raw[];
   __shared__ float half_amax[2][kQuantTile];
   In* square = reinterpret_cast<In*>(raw);
@@ -38,7 +73,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < 4; ++i) {
     const int row = r + 32 * i;
     const bool is_inside = row < tokens && column0 + c < columns;
-    const Sixteen v = is_inside ? load16(x + (token0 + row) * x_stride + column0 + c) : zeros16();
+    const Sixteen v = is_inside ? x.load(token0 + row, column0 + c) : zeros16();
     store16(square + row * kPitch<In> + c, v);
     if (!y.codes) continue;
     const float amax = max_over<8>(amax16(v));
@@ -70,23 +105,24 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class In>
-void launch(Context& ctx, const CastTransposed& op) {
-  const auto num_groups = static_cast<int64_t>(op.offsets.size()) - 1;
+template <class Source>
+void launch(Context& ctx, const Source& x, int64_t columns, std::span<const int64_t> offsets, const QOut& y, const QTensor& yt) {
+  const auto num_groups = static_cast<int64_t>(offsets.size()) - 1;
+  constexpr int kBytes = kSharedBytes<typename Source::Kept>;
   int64_t column = 0;
-  check(cudaFuncSetAttribute(cast_transposed_kernel<In>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<In>), "cast_transposed");
+  check_rows16("transposed codes", yt.codes);
+  check(cudaFuncSetAttribute(cast_transposed_kernel<Source>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "cast_transposed");
   for (int64_t first = 0; first < num_groups; first += kMostGroups) {
     Groups groups;
     groups.num = static_cast<int>(std::min<int64_t>(kMostGroups, num_groups - first));
     int64_t tiles = 0;
     for (int g = 0; g <= groups.num; ++g) {
-      groups.offsets[g] = static_cast<int>(op.offsets[static_cast<size_t>(first + g)]);
+      groups.offsets[g] = static_cast<int>(offsets[static_cast<size_t>(first + g)]);
       if (g > 0) tiles += blocks_of(groups.offsets[g] - groups.offsets[g - 1]);
     }
     if (tiles == 0) continue;
-    const dim3 grid(static_cast<unsigned>(blocks_of(op.x_TK.dim[1])), static_cast<unsigned>(tiles));
-    cast_transposed_kernel<<<grid, kThreads, kSharedBytes<In>, state_of(ctx).compute.get()>>>(op.x_TK.as<In>(), op.x_TK.stride[0], static_cast<int>(op.x_TK.dim[1]), groups, column,
-                                                                                             op.y_TK ? QOut(op.y_TK) : QOut(), QOut(op.yt_KT));
+    const dim3 grid(static_cast<unsigned>(blocks_of(columns)), static_cast<unsigned>(tiles));
+    cast_transposed_kernel<<<grid, kThreads, kBytes, state_of(ctx).compute.get()>>>(x, static_cast<int>(columns), groups, column, y, QOut(yt));
     check_launch("cast_transposed");
     column += tiles * kQuantTile;
   }
@@ -95,11 +131,19 @@ void launch(Context& ctx, const CastTransposed& op) {
 }  // namespace
 
 void cast_transposed(Context& ctx, const CastTransposed& op) {
-  check_rows16("cast_transposed: x", op.x_TK);
-  check_rows16("cast_transposed: yt", op.yt_KT.codes);
+  const Tensor& x = op.x_TK;
+  check_rows16("cast_transposed: x", x);
   if (op.y_TK) check_rows16("cast_transposed: y", op.y_TK.codes);
-  if (op.x_TK.dtype == DType::kBF16) launch<bf16>(ctx, op);
-  else launch<float>(ctx, op);
+  const QOut y = op.y_TK ? QOut(op.y_TK) : QOut();
+  if (x.dtype == DType::kBF16) launch(ctx, Plain<bf16>{x.as<bf16>(), x.stride[0]}, x.dim[1], op.offsets, y, op.yt_KT);
+  else launch(ctx, Plain<float>{x.as<float>(), x.stride[0]}, x.dim[1], op.offsets, y, op.yt_KT);
+}
+
+void recast_transposed(Context& ctx, const RecastTransposed& op) {
+  const QTensor& x = op.x_TK;
+  check_rows16("recast_transposed: x", x.codes);
+  const Codes codes{x.codes.as<uint8_t>(), x.scales.data, x.codes.stride[0], x.rows(), blocks_of(x.cols()), x.format == ScaleFormat::kUE8M0, x.layout == ScaleLayout::kMnMajor};
+  launch(ctx, codes, x.cols(), op.offsets, QOut(), op.yt_KT);
 }
 
 }  // namespace atoll::cuda

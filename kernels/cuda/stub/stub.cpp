@@ -22,6 +22,7 @@ namespace cuda {
 void cast_tiles(Context&, const CastTiles&) { absent(); }
 void cast_blocks(Context&, const CastBlocks&) { absent(); }
 void cast_transposed(Context&, const CastTransposed&) { absent(); }
+void recast_transposed(Context&, const RecastTransposed&) { absent(); }
 void cast_e5m6(Context&, const CastE5m6&) { absent(); }
 void read_e5m6(Context&, const ReadE5m6&) { absent(); }
 void scales_to_mn_major(Context&, const ScalesToMnMajor&) { absent(); }

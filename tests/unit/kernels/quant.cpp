@@ -3,6 +3,7 @@
 #include "kernels/quant.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -217,4 +218,42 @@ TEST_CASE("Without a GPU callers are told so, and what would help", "[quant]") {
   Context ctx;
   CHECK_THROWS_WITH(use_gpu(ctx), Catch::Contains(built_with_cuda() ? "no GPU of compute capability 9.0" : "nvcc was not found"));
   CHECK(ctx.device == Device::kCpu);
+}
+
+TEST_CASE("Kept tiles with scales of powers of two are cast again for a weight gradient without loss", "[quant]") {
+  Context ctx;
+  constexpr int64_t kT = 150, kK = 48;
+  std::vector<float> x = random_values(kT * kK, "kept");
+  const std::vector<int64_t> offsets{0, 20, 20, kT};
+  QOwner kept(kT, kK, 1, ScaleFormat::kUE8M0), yt(kK, transposed_columns(offsets), 1, ScaleFormat::kPow2, ScaleLayout::kMnMajor);
+  cast_tiles(ctx, {Tensor(x.data(), DType::kF32, {kT, kK}), kept.q});
+  recast_transposed(ctx, {kept.q, yt.q, offsets});
+  int64_t wrong = 0;
+  for (int64_t t = 0; t < kT; ++t)
+    for (int64_t k = 0; k < kK; ++k) {
+      const float before = kept.q.value(t, k), after = yt.q.value(k, t < 20 ? t : 128 + t - 20), quantum = yt.q.scale_of(k, t < 20 ? t : 128 + t - 20) * 0x1p-9f;
+      wrong += before != after && !(std::abs(before) < 8 * quantum && std::abs(before - after) <= quantum / 2);  // subnormal codes have fewer bits
+    }
+  CHECK(wrong == 0);
+  CHECK_THROWS_WITH(recast_transposed(ctx, {kept.q, kept.q, offsets}), Catch::Contains("recast_transposed"));
+}
+
+TEST_CASE("Hopper's sums differ from exact ones by their 13 bits, and no more", "[quant]") {
+  Context ctx;
+  constexpr int64_t kM = 8, kN = 16, kK = 400;
+  std::vector<float> a = random_values(kM * kK, "a"), b = random_values(kN * kK, "b"), exact(kM * kN), hopper(kM * kN);
+  QOwner x(kM, kK, 1, ScaleFormat::kF32, ScaleLayout::kMnMajor), w(kN, kK, 128);
+  cast_tiles(ctx, {Tensor(a.data(), DType::kF32, {kM, kK}), x.q});
+  cast_blocks(ctx, {Tensor(b.data(), DType::kF32, {kN, kK}), w.q, {}});
+  fp8_linear(ctx, {x.q, w.q, Tensor(exact.data(), DType::kF32, {kM, kN}), {}});
+  ctx.fp8_sums = Fp8Sums::kHopper;
+  fp8_linear(ctx, {x.q, w.q, Tensor(hopper.data(), DType::kF32, {kM, kN}), {}});
+  CHECK(exact != hopper);
+  for (int64_t m = 0; m < kM; ++m)
+    for (int64_t n = 0; n < kN; ++n) {
+      double magnitude = 0;
+      for (int64_t k = 0; k < kK; ++k) magnitude += std::abs(static_cast<double>(x.q.value(m, k)) * static_cast<double>(w.q.value(n, k)));
+      const auto i = static_cast<size_t>(m * kN + n);
+      CHECK(std::abs(static_cast<double>(exact[i]) - static_cast<double>(hopper[i])) <= magnitude * (4 * 33 * 0x1p-13 + 1e-6));
+    }
 }

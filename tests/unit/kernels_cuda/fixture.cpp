@@ -82,6 +82,12 @@ QTensor QTwin::on_gpu() const {
 }
 bool QTwin::same_bits(Backends& b) const { return codes.same_bits(b) && scales.same_bits(b); }
 
+std::vector<int64_t> Dice::offsets(int num_groups, int64_t most_rows) {
+  std::vector<int64_t> offsets{0};
+  for (int g = 0; g < num_groups; ++g) offsets.push_back(offsets.back() + (one_of(0, 2) == 0 ? 0 : one_of(1, most_rows)));
+  return offsets;
+}
+
 void fill(Twin& t, Kind kind, const std::string& purpose) {
   const Rng rng(seed(), purpose);
   const Tensor h = t.host();

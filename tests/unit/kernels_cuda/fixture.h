@@ -48,6 +48,18 @@ struct QTwin {
   bool same_bits(Backends& b) const;  // scales in the padding of kMnMajor are nobody's
 };
 
+// Shapes drawn by the seed.
+class Dice {
+ public:
+  explicit Dice(const std::string& purpose) : rng_(seed(), purpose) {}
+  int64_t one_of(int64_t first, int64_t last) { return first + static_cast<int64_t>(rng_.below(at_++, static_cast<uint64_t>(last - first + 1))); }
+  std::vector<int64_t> offsets(int num_groups, int64_t most_rows);  // of each group; about a third are empty
+
+ private:
+  Rng rng_;
+  uint64_t at_ = 0;
+};
+
 enum class Kind { kNormal, kOutliers, kGradient, kSpecial };  // N(0,1); 1 in 500 a thousandfold; 1e-7 with heavy tails; zeros, infinities, NaNs, subnormals
 void fill(Twin& t, Kind kind, const std::string& purpose);
 
