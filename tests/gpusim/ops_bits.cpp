@@ -20,6 +20,10 @@ void dec_logic(Decoder& d, Inst& i) {
       if (i.aux & 1) a = ~a;
       if (i.aux & 2) b = ~b;
       u32 r = i.aux2 == 'a' ? a & b : i.aux2 == 'o' ? a | b : a ^ b;
+      if (i.flags & kFlagTracked) {
+        const u32 wa = written_lanes(w, i.o[1]), wb = written_lanes(w, i.o[2]), decided = i.aux2 == 'a' ? (wa & ~a) | (wb & ~b) : (wa & a) | (wb & b);
+        note_written(w, i, i.o[0], m, (wa & wb) | decided, {i.o[1], i.o[2]});
+      }
       u32& p = *w.reg<u32>(i.o[0]);
       p = (p & ~m) | (r & m);
     };

@@ -122,7 +122,7 @@ void check_shared(Warp& w, u64 a, u32 n, const u8* p, const Access& acc, const I
   if (options().uninit) {
     if (acc.write)
       memset(&c.written[off], 1, n);
-    else
+    else if (!(i.flags & kFlagTracked))  // a load marks its result, see unwritten_loads
       for (u32 k = 0; k < n; k++)
         if (!c.written[off + k])
           throw SimError(kIllegalAddress,
@@ -167,6 +167,28 @@ inline void ext(char* d, const u8* s) {
     memcpy(d, &v, RW);
   }
 }
+u8* written_flags(Warp& w, u64 a) { return &w.cluster->ctas[(u32)a >> kRankShift]->written[(u32)a & ((1u << kRankShift) - 1)]; }
+// A load of shared memory that nobody has written makes a register unwritten.
+void unwritten_loads(Warp& w, const Inst& i, const u64* a, const u32* regs, u32 m) {
+  lanes(m, [&](int l) {
+    if (!is_shared(i, a[l])) return;
+    const u8* flags = written_flags(w, a[l]);
+    for (u32 k = i.n * i.w; k-- > 0;)  // the first one is named
+      if (!flags[k]) note_unwritten_load(w, i, regs[k / i.w], 1u << l, a[l] + k);
+  });
+}
+// A store has marked its destination as written: what comes from unwritten registers is not, and global memory must not be made of it.
+void unwritten_stores(Warp& w, const Inst& i, const u64* a, const u32* regs, u32 m) {
+  for (u32 k = 0; k < i.n; k++) {
+    const u32 unset = m & ~written_lanes(w, regs[k]);
+    if (unset) lanes(unset, [&](int l) {
+      if (is_shared(i, a[l])) {
+        if (options().uninit) memset(written_flags(w, a[l]) + k * i.w, 0, i.w);
+      } else if (i.space != Space::Local && !(i.space == Space::Generic && a[l] >> 32 == kLocalTag))
+        unwritten_register(w, regs[k], l);
+    });
+  }
+}
 template <int W, int RW, bool SGN>
 void ld_h(Warp& w, const Inst& i, u32 m) {
   u64 a[32];
@@ -188,6 +210,7 @@ void ld_h(Warp& w, const Inst& i, u32 m) {
     for (u32 k = 0; k < n; k++) ext<W, RW, SGN>(w.R + regs[k] + l * RW, p + k * W);
   };
   lanes(m, one);
+  if ((i.flags & kFlagTracked) && options().uninit) unwritten_loads(w, i, a, regs, m);
 }
 template <int W, int RW>
 void st_h(Warp& w, const Inst& i, u32 m) {
@@ -213,6 +236,7 @@ void st_h(Warp& w, const Inst& i, u32 m) {
     }
     for (u32 k = 0; k < n; k++) memcpy(p + k * W, w.R + regs[k] + l * RW, W);
   });
+  if (i.flags & kFlagTracked) unwritten_stores(w, i, a, regs, m);
   w.cluster->progress++;
 }
 // ld.param of a kernel parameter with a symbolic address: the same value for all lanes

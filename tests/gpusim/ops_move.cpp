@@ -251,13 +251,24 @@ struct CmpT<AsBF16> {
   using type = float;
 };
 
+// What of a comparison's result is written: `and` with a written false, `or` with a written true do not depend on the other side.
+void note_comparison(Warp& w, const Inst& i, u32 m, u32 r, u32 c) {
+  const u32 op = i.aux2 & 3, wr = written_lanes(w, i.o[2]) & written_lanes(w, i.o[3]);
+  if (!op) return note_written(w, i, i.o[0], m, wr, {i.o[2], i.o[3]});
+  const u32 wc = written_lanes(w, i.o[4]), decided = op == 1 ? (wr & ~r) | (wc & ~c) : op == 2 ? (wr & r) | (wc & c) : 0;
+  note_written(w, i, i.o[0], m, (wr & wc) | decided, {i.o[2], i.o[3], i.o[4]});
+}
 inline void bool_combine(Warp& w, const Inst& i, u32 m, u32 r) {
   // aux2: bits 0-1 boolop (0 none, 1 and, 2 or, 3 xor), bit 2 negate c, bit 3 has q
   u32 q = ~r;
   u32 op = i.aux2 & 3;
+  u32 c = 0;
   if (op) {
-    u32 c = *w.reg<u32>(i.o[4]);
+    c = *w.reg<u32>(i.o[4]);
     if (i.aux2 & 4) c = ~c;
+  }
+  if (i.flags & kFlagTracked) note_comparison(w, i, m, r, c);
+  if (op) {
     if (op == 1) {
       r &= c;
       q &= c;

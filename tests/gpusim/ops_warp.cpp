@@ -26,7 +26,9 @@ void shfl_h(Warp& w, const Inst& i, u32 m) {
   u32 *d = w.reg<u32>(i.o[0]), src[32];
   memcpy(src, w.reg<u32>(i.o[1]), 128);
   const u32 *b = w.reg<u32>(i.o[2]), *c = w.reg<u32>(i.o[3]);
-  u32 pr = 0;
+  const bool tracked = i.flags & kFlagTracked;
+  const u32 written = tracked ? written_lanes(w, i.o[1]) : 0;
+  u32 pr = 0, written_d = 0;
   lanes(m, [&](int l) {
     u32 bv = b[l] & 31, cv = c[l] & 31, seg = (c[l] >> 8) & 31;
     int max_l = (l & seg) | (cv & ~seg), min_l = l & seg, j;
@@ -52,8 +54,11 @@ void shfl_h(Warp& w, const Inst& i, u32 m) {
     if (!p) j = l;
     d[l] = src[j & 31];
     pr |= (u32)p << l;
+    written_d |= (written >> (j & 31) & 1) << l;
   });
+  if (tracked) note_written(w, i, i.o[0], m, written_d, {i.o[1]});
   if (i.aux2) {
+    if (tracked) note_written(w, i, i.o[5], m, kFullMask, {});
     u32& p = *w.reg<u32>(i.o[5]);
     p = (p & ~m) | (pr & m);
   }
