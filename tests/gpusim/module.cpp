@@ -23,6 +23,30 @@ std::recursive_mutex g_decode_mu;
 
 u32 align_up(u32 v, u32 a) { return (v + a - 1) / a * a; }
 
+void place_registers(Decoder& d) {
+  Func& f = d.f;
+  const AstFunc& af = d.af;
+  d.reg_slots.resize(af.nregs);
+  u32 off = 0;
+  auto place = [&](const AstReg& r, int idx) {
+    u32 al = r.is_pred ? 4 : 64;
+    off = align_up(off, al);
+    d.reg_slots[idx] = {off, r.bits, r.is_pred};
+    off += slot_bytes(r.bits);
+  };
+  for (size_t s = 0; s < af.regs.size(); s++) {
+    for (auto& [n, r] : af.regs[s]) place(r, r.index);
+    for (auto& rr : af.reg_ranges[s])
+      for (int k = 0; k < rr.count; k++) place(rr.reg, rr.reg.index + k);
+  }
+  off = align_up(off, 64);
+  d.scratch = off;
+  off += 512;
+  f.reg_bytes = off;
+  if (!options().registers) return;
+  f.reg_at.assign(off / 4, -1);
+  for (size_t k = 0; k < d.reg_slots.size(); k++) f.reg_at[d.reg_slots[k].off / 4] = (s32)k;
+}
 void layout(Decoder& d) {
   Func& f = d.f;
   const AstFunc& af = d.af;
@@ -72,27 +96,7 @@ void layout(Decoder& d) {
   f.static_smem = sh - kSmemBase;
   for (auto& n : dyn) d.shared_off[n] = sh;
   f.local_size = align_up(lo, 16);
-  // registers (offsets patched later: they follow the constants)
-  d.reg_slots.resize(af.nregs);
-  u32 off = 0;
-  auto place = [&](const AstReg& r, int idx) {
-    u32 al = r.is_pred ? 4 : 64;
-    off = align_up(off, al);
-    d.reg_slots[idx] = {off, r.bits, r.is_pred};
-    off += slot_bytes(r.bits);
-  };
-  for (size_t s = 0; s < af.regs.size(); s++) {
-    for (auto& [n, r] : af.regs[s]) place(r, r.index);
-    for (auto& rr : af.reg_ranges[s])
-      for (int k = 0; k < rr.count; k++) place(rr.reg, rr.reg.index + k);
-  }
-  off = align_up(off, 64);
-  d.scratch = off;
-  off += 512;
-  f.reg_bytes = off;
-  if (!options().registers) return;
-  f.reg_at.assign(off / 4, -1);
-  for (size_t k = 0; k < d.reg_slots.size(); k++) f.reg_at[d.reg_slots[k].off / 4] = (s32)k;
+  place_registers(d);
 }
 
 Func::RegUseKind kind_of_use(const AstInst& a, const Inst& i, bool writes) {
