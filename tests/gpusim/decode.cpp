@@ -80,8 +80,7 @@ u32 Decoder::pred_const(bool v) {
   return off;
 }
 
-bool Decoder::special_reg(std::string_view n, int& id, bool& clock) const {
-  clock = false;
+static const std::unordered_map<std::string_view, int>& special_ids() {
   static const std::unordered_map<std::string_view, int> t = {{"%tid.x", kSrTidx},
                                                               {"%tid.y", kSrTidy},
                                                               {"%tid.z", kSrTidz},
@@ -124,8 +123,12 @@ bool Decoder::special_reg(std::string_view n, int& id, bool& clock) const {
                                                               {"%total_smem_size", kSrTotsmem},
                                                               {"%aggr_smem_size", kSrTotsmem},
                                                               {"%reserved_smem_offset_begin", kSrZero}};
-  auto it = t.find(n);
-  if (it != t.end()) {
+  return t;
+}
+bool Decoder::special_reg(std::string_view n, int& id, bool& clock) const {
+  clock = false;
+  auto it = special_ids().find(n);
+  if (it != special_ids().end()) {
     id = it->second;
     return true;
   }
