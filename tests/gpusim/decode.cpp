@@ -80,8 +80,7 @@ u32 Decoder::pred_const(bool v) {
   return off;
 }
 
-bool Decoder::special_reg(std::string_view n, int& id, bool& clock) const {
-  clock = false;
+static const std::unordered_map<std::string_view, int>& special_ids() {
   static const std::unordered_map<std::string_view, int> t = {{"%tid.x", kSrTidx},
                                                               {"%tid.y", kSrTidy},
                                                               {"%tid.z", kSrTidz},
@@ -124,8 +123,12 @@ bool Decoder::special_reg(std::string_view n, int& id, bool& clock) const {
                                                               {"%total_smem_size", kSrTotsmem},
                                                               {"%aggr_smem_size", kSrTotsmem},
                                                               {"%reserved_smem_offset_begin", kSrZero}};
-  auto it = t.find(n);
-  if (it != t.end()) {
+  return t;
+}
+bool Decoder::special_reg(std::string_view n, int& id, bool& clock) const {
+  clock = false;
+  auto it = special_ids().find(n);
+  if (it != special_ids().end()) {
     id = it->second;
     return true;
   }
@@ -144,132 +147,103 @@ bool Decoder::special_reg(std::string_view n, int& id, bool& clock) const {
   return false;
 }
 
+// A constant that differs by frame or block: its value is patched when a frame starts (relocs).
+u32 Decoder::relocated_slot(const std::string& key, u64 value, int bits, std::vector<std::pair<u32, int>>& relocs) {
+  const std::string slot = key + "/" + std::to_string(bits);
+  auto it = const_slots.find(slot);
+  if (it != const_slots.end()) return it->second.off;
+  const u32 off = alloc_const(bits);
+  for (int i = 0; i < 32; i++) memcpy(&f.const_image[off + i * bits / 8], &value, bits / 8);
+  relocs.push_back({off, bits});
+  const_slots[slot] = {off, (u16)bits, false};
+  return off;
+}
 // Address of a symbol as a constant slot.
 u32 Decoder::symbol(std::string_view name, int bits, Space* sp, bool& ok) {
   ok = true;
+  auto found = [&](Space space) {
+    if (sp) *sp = space;
+  };
   for (int s = a->scope; s >= 0; s = af.scope_parent[s]) {
-    std::string key = std::string(name) + "@" + std::to_string(s);
+    const std::string key = std::string(name) + "@" + std::to_string(s);
     auto l = f.local_off.find(key);
-    if (l != f.local_off.end()) {
-      if (sp) *sp = Space::Local;
-      std::string ck = "local:" + key + "/" + std::to_string(bits);
-      auto it = const_slots.find(ck);
-      if (it != const_slots.end()) return it->second.off;
-      u32 off = alloc_const(bits);
-      for (int i = 0; i < 32; i++) {
-        u64 v = l->second;
-        memcpy(&f.const_image[off + i * bits / 8], &v, bits / 8);
-      }
-      f.local_relocs.push_back({off, bits});
-      const_slots[ck] = {off, (u16)bits, false};
-      return off;
-    }
+    if (l == f.local_off.end()) continue;
+    found(Space::Local);
+    return relocated_slot("local:" + key, l->second, bits, f.local_relocs);
   }
   for (size_t i = 0; af.is_entry && i < af.params.size(); i++)
     if (af.params[i].name == name) {
-      if (sp) *sp = Space::Param;
+      found(Space::Param);
       return const_slot(f.param_addr + f.param_off[i], bits);
     }
   auto sh = shared_off.find(std::string(name));
   if (sh != shared_off.end()) {
-    if (sp) *sp = Space::Shared;
-    std::string ck = "shared:" + std::string(name) + "/" + std::to_string(bits);
-    auto it = const_slots.find(ck);
-    if (it != const_slots.end()) return it->second.off;
-    u32 off = alloc_const(bits);
-    for (int i = 0; i < 32; i++) {
-      u64 v = sh->second;
-      memcpy(&f.const_image[off + i * bits / 8], &v, bits / 8);
-    }
-    f.shared_relocs.push_back({off, bits});
-    const_slots[ck] = {off, (u16)bits, false};
-    return off;
+    found(Space::Shared);
+    return relocated_slot("shared:" + std::string(name), sh->second, bits, f.shared_relocs);
   }
   auto g = lm.sym_addr.find(std::string(name));
   if (g != lm.sym_addr.end()) {
-    if (sp) *sp = Space::Global;
+    found(Space::Global);
     return const_slot(g->second, bits);
   }
-  auto fn = lm.mod->by_name.find(std::string(name));
-  if (fn != lm.mod->by_name.end()) {
-    Func* callee = get_func(&lm, std::string(name));
-    return const_slot((kFuncTag << 32) | (u32)callee->index, bits);
-  }
+  if (lm.mod->by_name.count(std::string(name))) return const_slot((kFuncTag << 32) | (u32)get_func(&lm, std::string(name))->index, bits);
   ok = false;
   return 0;
 }
 
+// A literal, converted between the float widths where the instruction wants the other one.
+u32 Decoder::literal(const AstOp& o, int bits, bool is_float) {
+  double value = (double)(s64)o.imm;
+  if (o.kind == AstOp::Float32) {
+    float narrow;
+    const u32 b = (u32)o.imm;
+    memcpy(&narrow, &b, 4);
+    value = narrow;
+  } else if (o.kind == AstOp::Float64)
+    memcpy(&value, &o.imm, 8);
+  const bool as_is = o.kind == AstOp::Imm ? !is_float || bits < 32 : (o.kind == AstOp::Float32 && bits != 64) || (o.kind == AstOp::Float64 && bits != 32);
+  if (as_is) return const_slot(o.imm, bits);
+  if (bits == 64) {
+    u64 b;
+    memcpy(&b, &value, 8);
+    return const_slot(b, 64);
+  }
+  const float narrow = (float)value;
+  u32 b;
+  memcpy(&b, &narrow, 4);
+  return const_slot(b, 32);
+}
+u32 Decoder::special_slot(int id, int bits) {
+  const std::string slot = "sr:" + std::to_string(id) + "/" + std::to_string(bits);
+  auto it = const_slots.find(slot);
+  if (it != const_slots.end()) return it->second.off;
+  const u32 off = alloc_const(bits);
+  f.specials.push_back({off | (bits == 64 ? 1u : bits == 16 ? 2u : 0u), id});
+  const_slots[slot] = {off, (u16)bits, false};
+  return off;
+}
 u32 Decoder::any_src(const AstOp& o, int def_bits, u8& width, bool is_float) {
   if (o.neg && o.kind == AstOp::Ident) bad("negated register operand");
   width = def_bits / 8;
-  switch (o.kind) {
-    case AstOp::Ident: {
-      AstReg r;
-      if (lookup_reg(o.name, a->scope, r)) {
-        if (r.is_pred) bad("predicate register where a value is needed: " + std::string(o.name));
-        width = r.bits / 8;
-        (accumulating ? writes : reads).push_back(r.index);
-        return reg_slots[r.index].off;
-      }
-      int id;
-      bool clk;
-      if (special_reg(o.name, id, clk)) {
-        if (clk) bad("clock register only allowed in mov");
-        std::string ck = "sr:" + std::to_string(id) + "/" + std::to_string(def_bits);
-        auto it = const_slots.find(ck);
-        if (it != const_slots.end()) return it->second.off;
-        u32 off = alloc_const(def_bits);
-        f.specials.push_back({off | (def_bits == 64 ? 1u : def_bits == 16 ? 2u : 0u), id});
-        const_slots[ck] = {off, (u16)def_bits, false};
-        return off;
-      }
-      bool ok;
-      u32 s = symbol(o.name, def_bits, nullptr, ok);
-      if (ok) {
-        if (o.imm) bad("symbol+offset operand");  // rare; handled in mov
-        return s;
-      }
-      bad("unknown name " + std::string(o.name));
-    }
-    case AstOp::Imm:
-      if (is_float && def_bits == 32) {
-        float v = (float)(s64)o.imm;
-        u32 b;
-        memcpy(&b, &v, 4);
-        return const_slot(b, 32);
-      }
-      if (is_float && def_bits == 64) {
-        double v = (double)(s64)o.imm;
-        u64 b;
-        memcpy(&b, &v, 8);
-        return const_slot(b, 64);
-      }
-      return const_slot(o.imm, def_bits);
-    case AstOp::Float32: {
-      if (def_bits == 64) {
-        float v;
-        u32 b = o.imm;
-        memcpy(&v, &b, 4);
-        double dv = v;
-        u64 db;
-        memcpy(&db, &dv, 8);
-        return const_slot(db, 64);
-      }
-      return const_slot(o.imm, def_bits);
-    }
-    case AstOp::Float64: {
-      if (def_bits == 32) {
-        double dv;
-        memcpy(&dv, &o.imm, 8);
-        float v = (float)dv;
-        u32 b;
-        memcpy(&b, &v, 4);
-        return const_slot(b, 32);
-      }
-      return const_slot(o.imm, def_bits);
-    }
-    default: bad("operand form");
+  if (o.kind == AstOp::Imm || o.kind == AstOp::Float32 || o.kind == AstOp::Float64) return literal(o, def_bits, is_float);
+  if (o.kind != AstOp::Ident) bad("operand form");
+  AstReg r;
+  if (lookup_reg(o.name, a->scope, r)) {
+    if (r.is_pred) bad("predicate register where a value is needed: " + std::string(o.name));
+    width = r.bits / 8;
+    (accumulating ? writes : reads).push_back(r.index);
+    return reg_slots[r.index].off;
   }
+  int id;
+  bool is_clock, ok;
+  if (special_reg(o.name, id, is_clock)) {
+    if (is_clock) bad("clock register only allowed in mov");
+    return special_slot(id, def_bits);
+  }
+  const u32 s = symbol(o.name, def_bits, nullptr, ok);
+  if (!ok) bad("unknown name " + std::string(o.name));
+  if (o.imm) bad("symbol+offset operand");  // rare; handled in mov
+  return s;
 }
 u32 Decoder::src(const AstOp& o, int bits, bool is_float) {
   u8 w;

@@ -109,6 +109,9 @@ struct Decoder {
   u32 any_src(const AstOp& o, int def_bits, u8& width_bytes, bool is_float = false);  // any register width
   u32 any_dst(const AstOp& o, int def_bits, u8& width_bytes);
   void addr(const AstOp& o, Inst& i, int k, Space& sp);  // i.o[k], i.aw, i.imm
+  u32 relocated_slot(const std::string& key, u64 value, int bits, std::vector<std::pair<u32, int>>& relocs);
+  u32 literal(const AstOp& o, int bits, bool is_float);
+  u32 special_slot(int id, int bits);
   u32 symbol(std::string_view n, int bits, Space* sp, bool& ok);
   bool special_reg(std::string_view n, int& id, bool& clock) const;
   InstExt& ext(Inst& i) {

@@ -78,7 +78,7 @@ enum Cls : u8 {
 };
 extern const char* const kClsName[kClassCount];
 
-enum InstFlag : u8 { kFlagCtrl = 1, kFlagShcluster = 2, kFlagVolatile = 4, kFlagAcquire = 8, kFlagRelease = 16 };  // volatile: any strong access
+enum InstFlag : u8 { kFlagCtrl = 1, kFlagShcluster = 2, kFlagVolatile = 4, kFlagAcquire = 8, kFlagRelease = 16, kFlagTracked = 32 };  // volatile: any strong access; tracked: see note_written
 
 struct InstExt {                              // operands that do not fit
   std::vector<u32> v[4];                      // register offsets of vector operands
@@ -129,20 +129,27 @@ struct Func {
   std::vector<u8> param_buf;
   u64 param_addr = 0;
   int index = 0;
-  enum RegUseKind : u8 { kValue, kMove, kTolerant, kWgmma };  // an undefined source: an error; an undefined destination; passed over; see registers.cpp
-  // Registers read and written, by instruction (registers.cpp); filled only when registers are checked.
-  struct RegUse {
+  // What an instruction makes of registers that nothing has written (registers.cpp): reports them; its result is unwritten, too (a copy, computed, logic,
+  // a selection); its handler says what of its result is written; stores them; wgmma.
+  enum RegUseKind : u8 { kUse, kCopy, kCompute, kLogic, kSelect, kOwn, kLoad, kStore, kWgmma };
+  struct RegUse {  // registers read and written by an instruction; filled only when registers are checked
     u32 first = 0;  // into reg_list: reads, then writes
-    u16 reads = 0, writes = 0;
-    u8 kind = 0;  // of RegUseKind
+    u16 reads = 0, writes = 0, strict = 0;  // the first `strict` reads must have been written
+    u8 kind = 0;                            // of RegUseKind
   };
-  std::vector<RegUse> uses;      // by instruction
-  std::vector<u32> reg_list;     // indices of registers
-  std::vector<u32> reg_offsets;  // by index
+  std::vector<RegUse> uses;   // by instruction
+  std::vector<u32> reg_list;  // indices of registers
+  std::vector<s32> reg_at;    // index of the register at 4 * k in the register file, or -1; beyond its end are the constants
 };
 
+struct Origin {  // of an unwritten value: the instruction that read it first, from a register or (-1) from a shared address
+  const Inst* at = nullptr;
+  s32 reg = -1;
+  u64 address = 0;
+};
 struct RegState {
   u32 defined = 0;     // lanes
+  Origin origin;       // of the value in the other lanes, when it was copied or computed from one
   u32 written_in = 0;  // the warp's wgmma.fence interval of the last write
   u16 in_flight = 0;   // wgmma that read or write it and were not waited for
   int flight_line = 0;
@@ -392,6 +399,11 @@ void append_counters(const Launch& L, double seconds);
 
 // registers.cpp
 void check_regs(Warp& w, const Inst& in, u32 m);
+u32 written_lanes(const Warp& w, u32 offset);  // lanes in which an operand was written; all for a constant
+// For handlers with kFlagTracked: in lanes m, `written` of the result at an offset are written; where not, it comes from one of the sources.
+void note_written(Warp& w, const Inst& in, u32 offset, u32 m, u32 written, std::initializer_list<u32> sources);
+void note_unwritten_load(Warp& w, const Inst& in, u32 offset, u32 lanes, u64 address);
+[[noreturn]] void unwritten_register(const Warp& w, u32 offset, int lane);
 void wgmma_takes_regs(Warp& w, const Inst& in, bool reads_accumulators);
 void wgmma_frees_regs(Warp& w, int upto);
 u32 special_value(const Warp& w, int lane, int id);

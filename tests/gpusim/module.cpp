@@ -23,6 +23,30 @@ std::recursive_mutex g_decode_mu;
 
 u32 align_up(u32 v, u32 a) { return (v + a - 1) / a * a; }
 
+void place_registers(Decoder& d) {
+  Func& f = d.f;
+  const AstFunc& af = d.af;
+  d.reg_slots.resize(af.nregs);
+  u32 off = 0;
+  auto place = [&](const AstReg& r, int idx) {
+    u32 al = r.is_pred ? 4 : 64;
+    off = align_up(off, al);
+    d.reg_slots[idx] = {off, r.bits, r.is_pred};
+    off += slot_bytes(r.bits);
+  };
+  for (size_t s = 0; s < af.regs.size(); s++) {
+    for (auto& [n, r] : af.regs[s]) place(r, r.index);
+    for (auto& rr : af.reg_ranges[s])
+      for (int k = 0; k < rr.count; k++) place(rr.reg, rr.reg.index + k);
+  }
+  off = align_up(off, 64);
+  d.scratch = off;
+  off += 512;
+  f.reg_bytes = off;
+  if (!options().registers) return;
+  f.reg_at.assign(off / 4, -1);
+  for (size_t k = 0; k < d.reg_slots.size(); k++) f.reg_at[d.reg_slots[k].off / 4] = (s32)k;
+}
 void layout(Decoder& d) {
   Func& f = d.f;
   const AstFunc& af = d.af;
@@ -72,24 +96,46 @@ void layout(Decoder& d) {
   f.static_smem = sh - kSmemBase;
   for (auto& n : dyn) d.shared_off[n] = sh;
   f.local_size = align_up(lo, 16);
-  // registers (offsets patched later: they follow the constants)
-  d.reg_slots.resize(af.nregs);
-  u32 off = 0;
-  auto place = [&](const AstReg& r, int idx) {
-    u32 al = r.is_pred ? 4 : 64;
-    off = align_up(off, al);
-    d.reg_slots[idx] = {off, r.bits, r.is_pred};
-    off += slot_bytes(r.bits);
-  };
-  for (size_t s = 0; s < af.regs.size(); s++) {
-    for (auto& [n, r] : af.regs[s]) place(r, r.index);
-    for (auto& rr : af.reg_ranges[s])
-      for (int k = 0; k < rr.count; k++) place(rr.reg, rr.reg.index + k);
+  place_registers(d);
+}
+
+Func::RegUseKind kind_of_use(const AstInst& a, const Inst& i, bool writes) {
+  const std::string_view name = a.parts[0];
+  const bool is_async = std::find(a.parts.begin(), a.parts.end(), "async") != a.parts.end();
+  if (a.op.substr(0, 16) == "wgmma.mma_async.") return Func::kWgmma;
+  if (name == "mov") return Func::kCopy;
+  if (name == "selp") return Func::kSelect;
+  if (name == "ld") return Func::kLoad;
+  if (name == "st" && !is_async) return Func::kStore;
+  const bool is_logic = name == "and" || name == "or";
+  if (name == "shfl" || (name == "setp" && a.ops[0].kind != AstOp::PredPair) || (is_logic && a.parts.back() == "pred")) return Func::kOwn;
+  const bool computes = i.cls == kClassInt || i.cls == kClassFloat || i.cls == kClassCvt;
+  if (!computes || !writes || (i.flags & kFlagCtrl)) return Func::kUse;
+  return is_logic ? Func::kLogic : Func::kCompute;
+}
+// Notes the registers of the instruction just decoded; those that must have been written come first: its guard, the address of a store, the lane of a shuffle.
+void note_registers(Decoder& d, const AstInst& a, Inst& i, const std::vector<u32>& guard) {
+  Func::RegUse u;
+  u.first = (u32)d.f.reg_list.size();
+  u.kind = kind_of_use(a, i, !d.writes.empty());
+  size_t strict = 0;
+  AstReg r;
+  if (u.kind == Func::kUse || u.kind == Func::kLoad)
+    strict = d.reads.size();
+  else if (u.kind == Func::kStore)
+    strict = d.lookup_reg(a.ops[0].name, a.scope, r);  // the address is read before the data
+  else if (a.parts[0] == "shfl") {
+    const bool value = d.is_reg(a.ops[1]);
+    if (value) std::rotate(d.reads.begin(), d.reads.begin() + 1, d.reads.end());
+    strict = d.reads.size() - value;
   }
-  off = align_up(off, 64);
-  d.scratch = off;
-  off += 512;
-  f.reg_bytes = off;
+  if (u.kind == Func::kOwn || u.kind == Func::kLoad || u.kind == Func::kStore) i.flags |= kFlagTracked;
+  d.reads.insert(d.reads.begin(), guard.begin(), guard.end());
+  u.strict = (u16)(strict + guard.size());
+  u.reads = (u16)d.reads.size(), u.writes = (u16)d.writes.size();
+  d.f.reg_list.insert(d.f.reg_list.end(), d.reads.begin(), d.reads.end());
+  d.f.reg_list.insert(d.f.reg_list.end(), d.writes.begin(), d.writes.end());
+  d.f.uses.push_back(u);
 }
 
 void decode_one(Decoder& d, const AstInst& a, Inst& i) {
@@ -111,19 +157,7 @@ void decode_one(Decoder& d, const AstInst& a, Inst& i) {
   if (it == t.end()) d.bad("unsupported instruction");
   it->second(d, i);
   if (!i.fn) d.bad("unsupported form");
-  if (!options().registers) return;
-  Func::RegUse u;
-  u.first = (u32)d.f.reg_list.size();
-  d.reads.insert(d.reads.end(), guard.begin(), guard.end());
-  u.reads = (u16)d.reads.size(), u.writes = (u16)d.writes.size();
-  static const std::set<std::string_view> moves = {"selp", "slct", "prmt", "bfi", "and", "or", "xor", "lop3"};  // compilers build values from parts with them
-  u.kind = a.op.substr(0, 16) == "wgmma.mma_async." ? Func::kWgmma
-           : a.parts[0] == "mov"                    ? Func::kMove
-           : moves.count(a.parts[0])                ? Func::kTolerant
-                                                    : Func::kValue;
-  d.f.reg_list.insert(d.f.reg_list.end(), d.reads.begin(), d.reads.end());
-  d.f.reg_list.insert(d.f.reg_list.end(), d.writes.begin(), d.writes.end());
-  d.f.uses.push_back(u);
+  if (options().registers) note_registers(d, a, i, guard);
 }
 }  // namespace
 

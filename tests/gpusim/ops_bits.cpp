@@ -20,6 +20,10 @@ void dec_logic(Decoder& d, Inst& i) {
       if (i.aux & 1) a = ~a;
       if (i.aux & 2) b = ~b;
       u32 r = i.aux2 == 'a' ? a & b : i.aux2 == 'o' ? a | b : a ^ b;
+      if (i.flags & kFlagTracked) {
+        const u32 wa = written_lanes(w, i.o[1]), wb = written_lanes(w, i.o[2]), decided = i.aux2 == 'a' ? (wa & ~a) | (wb & ~b) : (wa & a) | (wb & b);
+        note_written(w, i, i.o[0], m, (wa & wb) | decided, {i.o[1], i.o[2]});
+      }
       u32& p = *w.reg<u32>(i.o[0]);
       p = (p & ~m) | (r & m);
     };
@@ -109,71 +113,60 @@ T bfi(T a, T b, u32 c, u32 dd) {  // insert a into b
   }
   return r;
 }
-void dec_bf(Decoder& d, Inst& i) {
-  Ty t = d.last_ty();
-  int b = ty_bits(t);
-  std::string_view o = d.part(0);
-  i.o[0] = d.dst(d.op(0), o == "bfind" || o == "bmsk" ? 32 : b);
-  if (o == "bfe") {
-    i.o[1] = d.src(d.op(1), b);
-    i.o[2] = d.src(d.op(2), 32);
-    i.o[3] = d.src(d.op(3), 32);
-    i.fn = t == Ty::U32   ? mk3<u32, u32, u32, u32>([](u32 a, u32 b, u32 c) { return bfe(a, b, c); })
-           : t == Ty::S32 ? mk3<s32, s32, u32, u32>([](s32 a, u32 b, u32 c) { return bfe(a, b, c); })
-           : t == Ty::U64 ? mk3<u64, u64, u32, u32>([](u64 a, u32 b, u32 c) { return bfe(a, b, c); })
-                          : mk3<s64, s64, u32, u32>([](s64 a, u32 b, u32 c) { return bfe(a, b, c); });
-  } else if (o == "bfi") {
-    i.o[1] = d.src(d.op(1), b);
-    i.o[2] = d.src(d.op(2), b);
-    i.o[3] = d.src(d.op(3), 32);
-    i.o[4] = d.src(d.op(4), 32);
-    if (b == 32)
-      i.fn = [](Warp& w, const Inst& i, u32 m) {
-        lanes(m, [&](int l) { w.reg<u32>(i.o[0])[l] = bfi(w.reg<u32>(i.o[1])[l], w.reg<u32>(i.o[2])[l], w.reg<u32>(i.o[3])[l], w.reg<u32>(i.o[4])[l]); });
-      };
-    else
-      i.fn = [](Warp& w, const Inst& i, u32 m) {
-        lanes(m, [&](int l) { w.reg<u64>(i.o[0])[l] = bfi(w.reg<u64>(i.o[1])[l], w.reg<u64>(i.o[2])[l], w.reg<u32>(i.o[3])[l], w.reg<u32>(i.o[4])[l]); });
-      };
-  } else if (o == "bmsk") {
-    i.o[1] = d.src(d.op(1), 32);
-    i.o[2] = d.src(d.op(2), 32);
-    i.aux = d.has("wrap");
-    i.fn = [](Warp& w, const Inst& i, u32 m) {
-      lanes(m, [&](int l) {
-        u32 a = w.reg<u32>(i.o[1])[l], b = w.reg<u32>(i.o[2])[l];
-        if (i.aux) {
-          a &= 31;
-          b &= 31;
-        }
-        u64 mask = b >= 32 ? 0xffffffffull : ((1ull << b) - 1);
-        w.reg<u32>(i.o[0])[l] = a >= 32 ? 0 : (u32)(mask << a);
-      });
-    };
-  } else {  // bfind
-    i.o[1] = d.src(d.op(1), b);
-    i.aux = d.has("shiftamt");
-    i.aux2 = (u32)t;
-    i.fn = [](Warp& w, const Inst& i, u32 m) {
-      Ty t = (Ty)i.aux2;
-      lanes(m, [&](int l) {
-        u64 a;
-        int msb;
-        if (ty_bits(t) == 64) {
-          a = w.reg<u64>(i.o[1])[l];
-          msb = 63;
-          if (t == Ty::S64 && (s64)a < 0) a = ~a;
-        } else {
-          a = w.reg<u32>(i.o[1])[l];
-          msb = 31;
-          if (t == Ty::S32 && (s32)a < 0) a = (u32)~a;
-        }
-        u32 r = a ? 63 - __builtin_clzll(a) : kFullMask;
-        if (i.aux && r != kFullMask) r = msb - r;
-        w.reg<u32>(i.o[0])[l] = r;
-      });
-    };
-  }
+void dec_bfe(Decoder& d, Inst& i) {
+  const Ty t = d.last_ty();
+  i.o[0] = d.dst(d.op(0), ty_bits(t));
+  i.o[1] = d.src(d.op(1), ty_bits(t));
+  i.o[2] = d.src(d.op(2), 32);
+  i.o[3] = d.src(d.op(3), 32);
+  i.fn = t == Ty::U32   ? mk3<u32, u32, u32, u32>([](u32 a, u32 b, u32 c) { return bfe(a, b, c); })
+         : t == Ty::S32 ? mk3<s32, s32, u32, u32>([](s32 a, u32 b, u32 c) { return bfe(a, b, c); })
+         : t == Ty::U64 ? mk3<u64, u64, u32, u32>([](u64 a, u32 b, u32 c) { return bfe(a, b, c); })
+                        : mk3<s64, s64, u32, u32>([](s64 a, u32 b, u32 c) { return bfe(a, b, c); });
+}
+template <class T>
+void bfi_h(Warp& w, const Inst& i, u32 m) {
+  lanes(m, [&](int l) { w.reg<T>(i.o[0])[l] = bfi(w.reg<T>(i.o[1])[l], w.reg<T>(i.o[2])[l], w.reg<u32>(i.o[3])[l], w.reg<u32>(i.o[4])[l]); });
+}
+void dec_bfi(Decoder& d, Inst& i) {
+  const int bits = ty_bits(d.last_ty());
+  ops(d, i, 2, bits);
+  i.o[3] = d.src(d.op(3), 32);
+  i.o[4] = d.src(d.op(4), 32);
+  i.fn = bits == 32 ? &bfi_h<u32> : &bfi_h<u64>;
+}
+void dec_bmsk(Decoder& d, Inst& i) {
+  ops(d, i, 2, 32);
+  i.aux = d.has("wrap");
+  i.fn = [](Warp& w, const Inst& i, u32 m) {
+    lanes(m, [&](int l) {
+      u32 a = w.reg<u32>(i.o[1])[l], b = w.reg<u32>(i.o[2])[l];
+      if (i.aux) {
+        a &= 31;
+        b &= 31;
+      }
+      u64 mask = b >= 32 ? 0xffffffffull : ((1ull << b) - 1);
+      w.reg<u32>(i.o[0])[l] = a >= 32 ? 0 : (u32)(mask << a);
+    });
+  };
+}
+template <class T>
+void bfind_h(Warp& w, const Inst& i, u32 m) {  // aux: the shift that brings the bit to the top, instead of its position
+  lanes(m, [&](int l) {
+    T v = w.reg<T>(i.o[1])[l];
+    if (std::is_signed_v<T> && v < 0) v = ~v;
+    const u64 a = (std::make_unsigned_t<T>)v;
+    u32 r = a ? 63 - __builtin_clzll(a) : kFullMask;
+    if (i.aux && a) r = sizeof(T) * 8 - 1 - r;
+    w.reg<u32>(i.o[0])[l] = r;
+  });
+}
+void dec_bfind(Decoder& d, Inst& i) {
+  const Ty t = d.last_ty();
+  i.o[0] = d.dst(d.op(0), 32);
+  i.o[1] = d.src(d.op(1), ty_bits(t));
+  i.aux = d.has("shiftamt");
+  i.fn = t == Ty::S32 ? &bfind_h<s32> : t == Ty::S64 ? &bfind_h<s64> : ty_bits(t) == 64 ? &bfind_h<u64> : &bfind_h<u32>;
 }
 void dec_prmt(Decoder& d, Inst& i) {
   i.o[0] = d.dst(d.op(0), 32);
@@ -236,7 +229,10 @@ void register_bits(DecodeTable& t) {
   for (auto n : {"and", "or", "xor"}) t[n] = dec_logic;
   t["shl"] = t["shr"] = dec_shift;
   t["shf"] = dec_shf;
-  for (auto n : {"bfe", "bfi", "bfind", "bmsk"}) t[n] = dec_bf;
+  t["bfe"] = dec_bfe;
+  t["bfi"] = dec_bfi;
+  t["bfind"] = dec_bfind;
+  t["bmsk"] = dec_bmsk;
   t["prmt"] = dec_prmt;
   t["lop3"] = dec_lop3;
 }

@@ -64,132 +64,109 @@ void int_range(Ty t, double& lo, double& hi, s64& ilo, u64& ihi) {
   hi = (double)ihi;
 }
 
+// One conversion, as the handlers that decide per lane need it.
+struct Conversion {
+  Ty to, from;
+  Rnd rounding;
+  bool int_round, ftz, sat, relu;
+  int to_bytes;  // of the destination's register
+};
+// A value in the direction that rz, rm, rp demand, where the nearest one is not exact.
+template <class Exact>
+float directed(float nearest, Exact exact, Rnd r) {
+  if ((r != Rnd::RZ && r != Rnd::RM && r != Rnd::RP) || (Exact)nearest == exact) return nearest;
+  const bool above = (Exact)nearest > exact, wrong = r == Rnd::RZ ? (above ? exact > 0 : exact < 0) : r == Rnd::RM ? above : !above;
+  return wrong ? std::nextafterf(nearest, r == Rnd::RZ ? 0.f : r == Rnd::RM ? -INFINITY : INFINITY) : nearest;
+}
+void int_to_int(char* d, s64 v, const Conversion& c) {
+  if (c.sat) {
+    double lo, hi;
+    s64 ilo;
+    u64 ihi;
+    int_range(c.to, lo, hi, ilo, ihi);
+    if (c.from == Ty::U64)
+      v = (u64)v > ihi ? (s64)ihi : v;
+    else if (v < ilo)
+      v = ilo;
+    else if (v > 0 && (u64)v > ihi)
+      v = (s64)ihi;
+  }
+  store_int(d, v, c.to, c.to_bytes);
+}
+void int_to_float(char* d, s64 v, const Conversion& c) {
+  const bool is_unsigned = c.from == Ty::U64 || c.from == Ty::B64;
+  const double x = is_unsigned ? (double)(u64)v : (double)v;
+  if (c.to == Ty::F64) {
+    memcpy(d, &x, 8);
+  } else if (c.to == Ty::F32) {
+    const float y = directed(is_unsigned ? (float)(u64)v : (float)v, is_unsigned ? (long double)(u64)v : (long double)v, c.rounding);
+    memcpy(d, &y, 4);
+  } else {
+    const u16 h = c.to == Ty::F16 ? pack_f16(x, c.rounding) : pack_bf16(x, c.rounding);
+    memcpy(d, &h, 2);
+  }
+}
+void float_to_int(char* d, double x, const Conversion& c) {
+  double lo, hi;
+  s64 ilo;
+  u64 ihi, v;
+  int_range(c.to, lo, hi, ilo, ihi);
+  const double y = round_int(x, c.rounding);
+  if (x != x)
+    v = ty_bits(c.to) == 64 ? 0x8000000000000000ull : 0;
+  else if (y <= lo)
+    v = (u64)ilo;
+  else if (y >= hi)
+    v = ihi;
+  else
+    v = ty_signed(c.to) ? (u64)(s64)y : (u64)y;
+  store_int(d, v, c.to, c.to_bytes);
+}
+u32 to_tf32(float y, const Conversion& c) {
+  u32 u = fbits(y);
+  if (std::isfinite(y)) {
+    if (c.rounding != Rnd::RZ) u += c.rounding == Rnd::RNA ? 0x1000 : 0xfff + ((u >> 13) & 1);
+    u &= 0xffffe000u;
+  } else if (y != y)
+    u = 0x7fffffff;
+  return c.relu && (u & 0x80000000u) ? 0 : u;
+}
+u32 to_f32(double x, const Conversion& c) {
+  float y = (float)x;
+  if (c.from == Ty::F64 && std::isfinite(x)) y = directed(y, x, c.rounding);
+  if (c.ftz) y = flush(y);
+  if (c.sat) y = y != y ? 0 : std::min(1.f, std::max(0.f, y));
+  if (c.relu && !(y > 0)) y = y != y ? y : 0;
+  return y != y && c.from != Ty::F32 ? 0x7fffffff : fbits(y);
+}
+void float_to_float(char* d, double x, const Conversion& c) {
+  if (c.int_round) x = round_int(x, c.rounding);
+  if (c.to == Ty::F32 || c.to == Ty::TF32) {
+    const u32 u = c.to == Ty::F32 ? to_f32(x, c) : to_tf32((float)x, c);
+    memcpy(d, &u, 4);
+    return;
+  }
+  if (c.sat) x = x != x ? 0 : std::min(1.0, std::max(0.0, x));
+  if (c.to == Ty::F64) {
+    memcpy(d, &x, 8);
+    return;
+  }
+  if (c.relu && x < 0) x = 0;
+  const u16 h = c.to == Ty::F16 ? pack_f16(x, c.rounding) : pack_bf16(x, c.rounding);
+  memcpy(d, &h, 2);
+}
 // aux: destination type, aux2: source type; n: rounding; flags of x->p: 0 integer rounding, 1 ftz, 2 sat, 3 relu
 void cvt_slow(Warp& w, const Inst& i, u32 m) {
-  Ty dt = (Ty)i.aux, st = (Ty)i.aux2;
-  Rnd r = (Rnd)i.n;
-  bool int_round = i.x->p[0], ftz = i.x->p[1], sat = i.x->p[2], relu = i.x->p[3];
-  int drw = i.rw, srw = i.w;
-  char *D = w.R + i.o[0], *S = w.R + i.o[1];
+  const int* p = i.x->p;
+  const Conversion c{(Ty)i.aux, (Ty)i.aux2, (Rnd)i.n, p[0] != 0, p[1] != 0, p[2] != 0, p[3] != 0, i.rw};
+  char *to = w.R + i.o[0], *from = w.R + i.o[1];
   lanes(m, [&](int l) {
-    char* d = D + l * drw;
-    const char* s = S + l * srw;
-    if (!ty_float(st)) {
-      s64 v = load_int(s, st);
-      if (!ty_float(dt)) {
-        if (sat) {
-          double lo, hi;
-          s64 ilo;
-          u64 ihi;
-          int_range(dt, lo, hi, ilo, ihi);
-          if (ty_signed(st) || st != Ty::U64) {
-            if (v < ilo)
-              v = ilo;
-            else if (v > 0 && (u64)v > ihi)
-              v = (s64)ihi;
-          } else if ((u64)v > ihi)
-            v = (s64)ihi;
-        }
-        store_int(d, v, dt, drw);
-        return;
-      }
-      bool uns64 = st == Ty::U64 || st == Ty::B64;
-      if (dt == Ty::F64) {
-        double x = uns64 ? (double)(u64)v : (double)v;
-        memcpy(d, &x, 8);
-        return;
-      }
-      if (dt == Ty::F32) {
-        float x = uns64 ? (float)(u64)v : (float)v;
-        if (r == Rnd::RZ || r == Rnd::RM || r == Rnd::RP) {
-          long double e = uns64 ? (long double)(u64)v : (long double)v;
-          long double y = x;
-          if (y != e) {
-            bool up = y > e;
-            if (r == Rnd::RZ ? (up ? e > 0 : e < 0) : r == Rnd::RM ? up : !up) x = std::nextafterf(x, r == Rnd::RZ ? 0.f : r == Rnd::RM ? -INFINITY : INFINITY);
-          }
-        }
-        memcpy(d, &x, 4);
-        return;
-      }
-      double x = uns64 ? (double)(u64)v : (double)v;
-      u16 h = dt == Ty::F16 ? pack_f16(x, r) : pack_bf16(x, r);
-      memcpy(d, &h, 2);
-      return;
-    }
-    double x = load_float(s, st);
-    if (ftz && st == Ty::F32) x = flush((float)x);
-    if (!ty_float(dt)) {  // float -> integer
-      u64 v;
-      double lo, hi;
-      s64 ilo;
-      u64 ihi;
-      int_range(dt, lo, hi, ilo, ihi);
-      if (x != x)
-        v = ty_bits(dt) == 64 ? 0x8000000000000000ull : 0;
-      else {
-        double y = round_int(x, r);
-        if (y <= lo)
-          v = (u64)ilo;
-        else if (y >= hi)
-          v = ihi;
-        else
-          v = ty_signed(dt) ? (u64)(s64)y : (u64)y;
-        if (y == lo) v = (u64)ilo;
-      }
-      store_int(d, v, dt, drw);
-      return;
-    }
-    if (int_round) x = round_int(x, r);
-    switch (dt) {
-      case Ty::F64: {
-        if (sat) x = x != x ? 0 : std::min(1.0, std::max(0.0, x));
-        memcpy(d, &x, 8);
-        return;
-      }
-      case Ty::F32: {
-        float y = (float)x;
-        if (st == Ty::F64 && (r == Rnd::RZ || r == Rnd::RM || r == Rnd::RP) && (double)y != x && std::isfinite(x)) {
-          bool up = (double)y > x;
-          if (r == Rnd::RZ ? (up ? x > 0 : x < 0) : r == Rnd::RM ? up : !up) y = std::nextafterf(y, r == Rnd::RZ ? 0.f : r == Rnd::RM ? -INFINITY : INFINITY);
-        }
-        if (ftz) y = flush(y);
-        if (sat) y = y != y ? 0 : std::min(1.f, std::max(0.f, y));
-        if (relu && !(y > 0)) y = y != y ? y : 0;
-        if (y != y && (st == Ty::F16 || st == Ty::BF16 || st == Ty::F64)) {
-          u32 q = 0x7fffffff;
-          memcpy(d, &q, 4);
-          return;
-        }
-        memcpy(d, &y, 4);
-        return;
-      }
-      case Ty::F16:
-      case Ty::BF16: {
-        if (sat) x = x != x ? 0 : std::min(1.0, std::max(0.0, x));
-        if (relu && x < 0) x = 0;
-        u16 h = dt == Ty::F16 ? pack_f16(x, r) : pack_bf16(x, r);
-        memcpy(d, &h, 2);
-        return;
-      }
-      case Ty::TF32: {
-        float y = (float)x;
-        u32 u = fbits(y);
-        if (std::isfinite(y)) {
-          if (r == Rnd::RZ)
-            u &= 0xffffe000u;
-          else if (r == Rnd::RNA)
-            u = (u + 0x1000) & 0xffffe000u;
-          else
-            u = (u + 0xfff + ((u >> 13) & 1)) & 0xffffe000u;
-        } else if (y != y)
-          u = 0x7fffffff;
-        if (relu && (u & 0x80000000u)) u = 0;
-        memcpy(d, &u, 4);
-        return;
-      }
-      default: return;
-    }
+    char* d = to + l * i.rw;
+    const char* s = from + l * i.w;
+    if (!ty_float(c.from)) return ty_float(c.to) ? int_to_float(d, load_int(s, c.from), c) : int_to_int(d, load_int(s, c.from), c);
+    double x = load_float(s, c.from);
+    if (c.ftz && c.from == Ty::F32) x = flush((float)x);
+    return ty_float(c.to) ? float_to_float(d, x, c) : float_to_int(d, x, c);
   });
 }
 // Two f32 -> one packed 16-bit pair or pair of small floats: d = (a << hi) | b.  x->p: 3 relu, 4 satfinite
@@ -262,36 +239,27 @@ void cvt_fast(Warp& w, const Inst& i, u32 m) {
   lanes(m, [&](int l) { d[l] = (D)s[l]; });
 }
 
-void dec_cvt(Decoder& d, Inst& i) {
-  i.cls = kClassCvt;
-  if (d.has("pack")) {  // cvt.pack.sat.T.s32{.b32} d, a, b{, c}
-    auto ty = d.types();
-    Ty t = ty[0];
-    i.o[0] = d.dst(d.op(0), 32);
-    i.o[1] = d.src(d.op(1), 32);
-    i.o[2] = d.src(d.op(2), 32);
-    i.o[3] = d.nops() > 3 ? d.src(d.op(3), 32) : d.const_slot(0, 32);
-    int b = t == Ty::U4 || t == Ty::S4 ? 4 : ty_bits(t);
-    bool sg = ty_signed(t) || t == Ty::S4;
-    i.aux = b;
-    i.aux2 = sg;
-    i.fn = [](Warp& w, const Inst& i, u32 m) {
-      s64 lo = i.aux2 ? -(1ll << (i.aux - 1)) : 0, hi = i.aux2 ? (1ll << (i.aux - 1)) - 1 : (1ll << i.aux) - 1;
-      u32 mask = (1u << i.aux) - 1;
-      lanes(m, [&](int l) {
-        s64 a = std::min(hi, std::max<s64>(lo, w.reg<s32>(i.o[1])[l])), b = std::min(hi, std::max<s64>(lo, w.reg<s32>(i.o[2])[l]));
-        u32 c = w.reg<u32>(i.o[3])[l];
-        w.reg<u32>(i.o[0])[l] = ((u32)b & mask) | ((u32)a & mask) << i.aux | (i.aux == 16 ? 0 : c << (2 * i.aux));
-      });
-    };
-    return;
-  }
-  auto ty = d.types();
-  if (ty.size() != 2) d.bad("unsupported form");
-  Ty dt = ty[0], st = ty[1];
+void dec_cvt_pack(Decoder& d, Inst& i) {  // cvt.pack.sat.T.s32{.b32} d, a, b{, c}
+  const Ty t = d.types()[0];
+  i.o[0] = d.dst(d.op(0), 32);
+  i.o[1] = d.src(d.op(1), 32);
+  i.o[2] = d.src(d.op(2), 32);
+  i.o[3] = d.nops() > 3 ? d.src(d.op(3), 32) : d.const_slot(0, 32);
+  i.aux = t == Ty::U4 || t == Ty::S4 ? 4 : ty_bits(t);
+  i.aux2 = ty_signed(t) || t == Ty::S4;
+  i.fn = [](Warp& w, const Inst& i, u32 m) {
+    s64 lo = i.aux2 ? -(1ll << (i.aux - 1)) : 0, hi = i.aux2 ? (1ll << (i.aux - 1)) - 1 : (1ll << i.aux) - 1;
+    u32 mask = (1u << i.aux) - 1;
+    lanes(m, [&](int l) {
+      s64 a = std::min(hi, std::max<s64>(lo, w.reg<s32>(i.o[1])[l])), b = std::min(hi, std::max<s64>(lo, w.reg<s32>(i.o[2])[l]));
+      u32 c = w.reg<u32>(i.o[3])[l];
+      w.reg<u32>(i.o[0])[l] = ((u32)b & mask) | ((u32)a & mask) << i.aux | (i.aux == 16 ? 0 : c << (2 * i.aux));
+    });
+  };
+}
+void cvt_modifiers(Decoder& d, Inst& i) {
   auto& x = d.ext(i);
   Rnd r = Rnd::RN;
-  bool int_round = false;
   for (auto p : d.a->parts) {
     if (p == "rn" || p == "rni") r = Rnd::RN;
     if (p == "rz" || p == "rzi") r = Rnd::RZ;
@@ -299,17 +267,44 @@ void dec_cvt(Decoder& d, Inst& i) {
     if (p == "rp" || p == "rpi") r = Rnd::RP;
     if (p == "rna") r = Rnd::RNA;
     if (p == "rs") d.bad("unsupported rounding");
-    if (p.size() == 3 && p[0] == 'r' && p[2] == 'i') int_round = true;
+    if (p.size() == 3 && p[0] == 'r' && p[2] == 'i') x.p[0] = true;
   }
   i.n = (u8)r;
-  x.p[0] = int_round;
   x.p[1] = d.has("ftz");
   x.p[2] = d.has("sat");
   x.p[3] = d.has("relu");
   x.p[4] = d.has("satfinite");
+}
+// Conversions without modifiers between registers of the types' own widths, vectorised; null for the others.
+Handler cvt_plain(Ty to, Ty from, Rnd r) {
+  const auto integer = [](Ty t, int bits) { return ty_bits(t) == bits && !ty_float(t); };
+  if (to == Ty::S64 && from == Ty::S32) return &cvt_fast<s64, s32>;
+  if ((to == Ty::U64 || to == Ty::S64) && from == Ty::U32) return &cvt_fast<u64, u32>;
+  if (integer(to, 32) && integer(from, 64)) return &cvt_fast<u32, u64>;
+  if (integer(to, 32) && from == Ty::U16) return &cvt_fast<u32, u16>;
+  if (integer(to, 32) && from == Ty::S16) return &cvt_fast<s32, s16>;
+  if (integer(to, 16) && integer(from, 32)) return &cvt_fast<u16, u32>;
+  if (to == Ty::F64 && from == Ty::F32) return &cvt_fast<double, float>;
+  if (to == Ty::F32 && from == Ty::F16) return mk1<float, u16>([](u16 v) { return f16f(v); });
+  if (to == Ty::F32 && from == Ty::BF16) return mk1<float, u16>([](u16 v) { return bf16f(v); });
+  if (r != Rnd::RN) return nullptr;
+  if (to == Ty::F32 && from == Ty::S32) return &cvt_fast<float, s32>;
+  if (to == Ty::F32 && from == Ty::U32) return &cvt_fast<float, u32>;
+  if (to == Ty::F32 && from == Ty::F64) return &cvt_fast<float, double>;
+  if (to == Ty::BF16 && from == Ty::F32) return mk1<u16, float>([](float v) { return f2bf(v); });
+  if (to == Ty::F16 && from == Ty::F32) return mk1<u16, float>([](float v) { return f2h(v); });
+  return nullptr;
+}
+void dec_cvt(Decoder& d, Inst& i) {
+  i.cls = kClassCvt;
+  if (d.has("pack")) return dec_cvt_pack(d, i);
+  auto ty = d.types();
+  if (ty.size() != 2) d.bad("unsupported form");
+  const Ty dt = ty[0], st = ty[1];
+  cvt_modifiers(d, i);
   i.aux = (u32)dt;
   i.aux2 = (u32)st;
-  bool packed = dt == Ty::BF16x2 || dt == Ty::F16x2 || dt == Ty::E4M3x2 || dt == Ty::E5M2x2 || dt == Ty::UE8M0x2;
+  const bool to_f8 = dt == Ty::E4M3x2 || dt == Ty::E5M2x2, packed = dt == Ty::BF16x2 || dt == Ty::F16x2 || to_f8 || dt == Ty::UE8M0x2;
   if (packed && st == Ty::F32) {
     i.o[0] = d.dst(d.op(0), ty_bits(dt));
     i.o[1] = d.src(d.op(1), 32, true);
@@ -318,8 +313,8 @@ void dec_cvt(Decoder& d, Inst& i) {
     return;
   }
   if (packed || ty_bits(dt) == 0) {
-    bool ok = (dt == Ty::F16x2 && (st == Ty::E4M3x2 || st == Ty::E5M2x2)) ||
-              ((dt == Ty::E4M3x2 || dt == Ty::E5M2x2) && (st == Ty::F16x2 || st == Ty::BF16x2)) || (dt == Ty::BF16x2 && st == Ty::UE8M0x2);
+    const bool ok = (dt == Ty::F16x2 && (st == Ty::E4M3x2 || st == Ty::E5M2x2)) || (to_f8 && (st == Ty::F16x2 || st == Ty::BF16x2)) ||
+                    (dt == Ty::BF16x2 && st == Ty::UE8M0x2);
     if (!ok) d.bad("unsupported form");
     i.o[0] = d.dst(d.op(0), ty_bits(dt));
     i.o[1] = d.src(d.op(1), ty_bits(st));
@@ -330,73 +325,13 @@ void dec_cvt(Decoder& d, Inst& i) {
   i.o[0] = d.any_dst(d.op(0), std::max(16, ty_bits(dt)), dw);
   i.o[1] = d.any_src(d.op(1), std::max(16, ty_bits(st)), sw, ty_float(st));
   if (dw * 8 < ty_bits(dt) || sw * 8 < ty_bits(st)) d.bad("register too narrow");
+  if (ty_float(dt) && dw * 8 != ty_bits(dt)) d.bad("register width");
   i.rw = dw;
   i.w = sw;
-  bool plain = !x.p[1] && !x.p[2] && !x.p[3] && !int_round;
-  if (plain && dw * 8 == ty_bits(dt) && sw * 8 == ty_bits(st)) {
-    if (dt == Ty::U64 && st == Ty::U32) {
-      i.fn = &cvt_fast<u64, u32>;
-      return;
-    }
-    if (dt == Ty::S64 && st == Ty::S32) {
-      i.fn = &cvt_fast<s64, s32>;
-      return;
-    }
-    if (dt == Ty::S64 && st == Ty::U32) {
-      i.fn = &cvt_fast<u64, u32>;
-      return;
-    }
-    if (ty_bits(dt) == 32 && !ty_float(dt) && ty_bits(st) == 64 && !ty_float(st)) {
-      i.fn = &cvt_fast<u32, u64>;
-      return;
-    }
-    if (ty_bits(dt) == 32 && !ty_float(dt) && st == Ty::U16) {
-      i.fn = &cvt_fast<u32, u16>;
-      return;
-    }
-    if (ty_bits(dt) == 32 && !ty_float(dt) && st == Ty::S16) {
-      i.fn = &cvt_fast<s32, s16>;
-      return;
-    }
-    if (ty_bits(dt) == 16 && !ty_float(dt) && ty_bits(st) == 32 && !ty_float(st)) {
-      i.fn = &cvt_fast<u16, u32>;
-      return;
-    }
-    if (dt == Ty::F32 && st == Ty::S32 && r == Rnd::RN) {
-      i.fn = &cvt_fast<float, s32>;
-      return;
-    }
-    if (dt == Ty::F32 && st == Ty::U32 && r == Rnd::RN) {
-      i.fn = &cvt_fast<float, u32>;
-      return;
-    }
-    if (dt == Ty::F64 && st == Ty::F32) {
-      i.fn = &cvt_fast<double, float>;
-      return;
-    }
-    if (dt == Ty::F32 && st == Ty::F64 && r == Rnd::RN) {
-      i.fn = &cvt_fast<float, double>;
-      return;
-    }
-    if (dt == Ty::F32 && st == Ty::F16) {
-      i.fn = mk1<float, u16>([](u16 v) { return f16f(v); });
-      return;
-    }
-    if (dt == Ty::F32 && st == Ty::BF16) {
-      i.fn = mk1<float, u16>([](u16 v) { return bf16f(v); });
-      return;
-    }
-    if (dt == Ty::BF16 && st == Ty::F32 && r == Rnd::RN) {
-      i.fn = mk1<u16, float>([](float v) { return f2bf(v); });
-      return;
-    }
-    if (dt == Ty::F16 && st == Ty::F32 && r == Rnd::RN) {
-      i.fn = mk1<u16, float>([](float v) { return f2h(v); });
-      return;
-    }
-  }
-  if ((dt == Ty::F16 || dt == Ty::BF16 || dt == Ty::F32 || dt == Ty::F64 || dt == Ty::TF32) && dw * 8 != ty_bits(dt)) d.bad("register width");
-  i.fn = &cvt_slow;
+  const int* p = i.x->p;
+  const bool plain = !p[0] && !p[1] && !p[2] && !p[3] && dw * 8 == ty_bits(dt) && sw * 8 == ty_bits(st);
+  if (plain) i.fn = cvt_plain(dt, st, (Rnd)i.n);
+  if (!i.fn) i.fn = &cvt_slow;
 }
 }  // namespace
 

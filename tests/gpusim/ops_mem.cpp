@@ -122,7 +122,7 @@ void check_shared(Warp& w, u64 a, u32 n, const u8* p, const Access& acc, const I
   if (options().uninit) {
     if (acc.write)
       memset(&c.written[off], 1, n);
-    else
+    else if (!(i.flags & kFlagTracked))  // a load marks its result, see unwritten_loads
       for (u32 k = 0; k < n; k++)
         if (!c.written[off + k])
           throw SimError(kIllegalAddress,
@@ -167,17 +167,45 @@ inline void ext(char* d, const u8* s) {
     memcpy(d, &v, RW);
   }
 }
+// Addresses of an access of `size` bytes a lane, all of them aligned.
+void aligned_addresses(Warp& w, const Inst& i, u32 m, u32 size, u64* a) {
+  addresses(w, i, 1, a);
+  const u32 alignment = pow2(size);
+  u64 any = 0;
+  for (int l = 0; l < 32; l++) any |= (m >> l) & 1 ? a[l] : 0;
+  if (any & (alignment - 1))
+    lanes(m, [&](int l) {
+      if (a[l] & (alignment - 1)) misaligned(a[l], alignment, l);
+    });
+}
+u8* written_flags(Warp& w, u64 a) { return &w.cluster->ctas[(u32)a >> kRankShift]->written[(u32)a & ((1u << kRankShift) - 1)]; }
+// A load of shared memory that nobody has written makes a register unwritten.
+void unwritten_loads(Warp& w, const Inst& i, const u64* a, const u32* regs, u32 m) {
+  lanes(m, [&](int l) {
+    if (!is_shared(i, a[l])) return;
+    const u8* flags = written_flags(w, a[l]);
+    for (u32 k = i.n * i.w; k-- > 0;)  // the first one is named
+      if (!flags[k]) note_unwritten_load(w, i, regs[k / i.w], 1u << l, a[l] + k);
+  });
+}
+// A store has marked its destination as written: what comes from unwritten registers is not, and global memory must not be made of it.
+void unwritten_stores(Warp& w, const Inst& i, const u64* a, const u32* regs, u32 m) {
+  for (u32 k = 0; k < i.n; k++) {
+    const u32 unset = m & ~written_lanes(w, regs[k]);
+    if (unset)
+      lanes(unset, [&](int l) {
+        if (is_shared(i, a[l])) {
+          if (options().uninit) memset(written_flags(w, a[l]) + k * i.w, 0, i.w);
+        } else if (i.space != Space::Local && !(i.space == Space::Generic && a[l] >> 32 == kLocalTag))
+          unwritten_register(w, regs[k], l);
+      });
+  }
+}
 template <int W, int RW, bool SGN>
 void ld_h(Warp& w, const Inst& i, u32 m) {
   u64 a[32];
-  addresses(w, i, 1, a);
-  u32 sz = i.n * W, al = pow2(sz);
-  u64 orv = 0;
-  for (int l = 0; l < 32; l++) orv |= (m >> l) & 1 ? a[l] : 0;
-  if (orv & (al - 1))
-    lanes(m, [&](int l) {
-      if (a[l] & (al - 1)) misaligned(a[l], al, l);
-    });
+  const u32 sz = i.n * W;
+  aligned_addresses(w, i, m, sz, a);
   if (options().count) stat_mem(w, i, a, m, sz, false);
   const u32* regs = i.n > 1 ? i.x->v[0].data() : &i.o[0];
   const bool checks = options().race || options().uninit, cl = i.flags & kFlagShcluster;
@@ -188,18 +216,13 @@ void ld_h(Warp& w, const Inst& i, u32 m) {
     for (u32 k = 0; k < n; k++) ext<W, RW, SGN>(w.R + regs[k] + l * RW, p + k * W);
   };
   lanes(m, one);
+  if ((i.flags & kFlagTracked) && options().uninit) unwritten_loads(w, i, a, regs, m);
 }
 template <int W, int RW>
 void st_h(Warp& w, const Inst& i, u32 m) {
   u64 a[32];
-  addresses(w, i, 1, a);
-  u32 sz = i.n * W, al = pow2(sz);
-  u64 orv = 0;
-  for (int l = 0; l < 32; l++) orv |= (m >> l) & 1 ? a[l] : 0;
-  if (orv & (al - 1))
-    lanes(m, [&](int l) {
-      if (a[l] & (al - 1)) misaligned(a[l], al, l);
-    });
+  const u32 sz = i.n * W;
+  aligned_addresses(w, i, m, sz, a);
   if (options().count) stat_mem(w, i, a, m, sz, true);
   const u32* regs = i.n > 1 ? i.x->v[0].data() : &i.o[0];
   const bool checks = options().race || options().uninit, cl = i.flags & kFlagShcluster;
@@ -213,6 +236,7 @@ void st_h(Warp& w, const Inst& i, u32 m) {
     }
     for (u32 k = 0; k < n; k++) memcpy(p + k * W, w.R + regs[k] + l * RW, W);
   });
+  if (i.flags & kFlagTracked) unwritten_stores(w, i, a, regs, m);
   w.cluster->progress++;
 }
 // ld.param of a kernel parameter with a symbolic address: the same value for all lanes
@@ -227,77 +251,37 @@ void ld_uniform(Warp& w, const Inst& i, u32 m) {
   }
 }
 
-template <int W>
-Handler ld_pick(int rw, bool s) {
-  switch (rw) {
-    case 2:
-      if constexpr (W <= 2) return s ? &ld_h<W, 2, true> : &ld_h<W, 2, false>;
-      return nullptr;
-    case 4:
-      if constexpr (W <= 4) return s ? &ld_h<W, 4, true> : &ld_h<W, 4, false>;
-      return nullptr;
-    case 8:
-      if constexpr (W <= 8) return s ? &ld_h<W, 8, true> : &ld_h<W, 8, false>;
-      return nullptr;
-    case 16:
-      if constexpr (W == 16) return &ld_h<16, 16, false>;
-      return nullptr;
-  }
-  return nullptr;
+template <int W, int RW>
+Handler ld_or_st(bool st, bool is_signed) {
+  if constexpr (W > RW || (W == 16) != (RW == 16))
+    return nullptr;
+  else
+    return st ? &st_h<W, RW> : is_signed ? &ld_h<W, RW, W <= 8> : &ld_h<W, RW, false>;
 }
 template <int W>
-Handler st_pick(int rw) {
-  switch (rw) {
-    case 2:
-      if constexpr (W <= 2) return &st_h<W, 2>;
-      return nullptr;
-    case 4:
-      if constexpr (W <= 4) return &st_h<W, 4>;
-      return nullptr;
-    case 8:
-      if constexpr (W <= 8) return &st_h<W, 8>;
-      return nullptr;
-    case 16:
-      if constexpr (W == 16) return &st_h<16, 16>;
-      return nullptr;
+Handler pick_width(int register_bytes, bool st, bool is_signed) {
+  switch (register_bytes) {
+    case 2: return ld_or_st<W, 2>(st, is_signed);
+    case 4: return ld_or_st<W, 4>(st, is_signed);
+    case 8: return ld_or_st<W, 8>(st, is_signed);
+    case 16: return ld_or_st<W, 16>(st, is_signed);
+    default: return nullptr;
   }
-  return nullptr;
 }
 void mem_class(Inst& i) {
   i.cls = i.space == Space::Shared ? kClassLdstS : (i.space == Space::Global || i.space == Space::Generic) ? kClassLdstG : kClassLdstO;
 }
 
-void dec_ld(Decoder& d, Inst& i) {
-  bool st = d.part(0) == "st";
-  if (st && d.has("async")) { return dec_st_async(d, i); }
-  if (d.has("acquire") || d.has("release") || d.has("volatile") || d.has("relaxed") || d.has("mmio")) i.flags |= kFlagVolatile;
-  if (d.has("acquire")) i.flags |= kFlagAcquire;
-  if (d.has("release")) i.flags |= kFlagRelease;
-  Ty t = d.last_ty();
-  int bits = ty_bits(t);
-  if (bits < 8) d.bad("unsupported type");
-  Space sp = d.space_of();
-  const AstOp &data = d.op(st ? 1 : 0), &ad = d.op(st ? 0 : 1);
-  bool kparam = false;
-  if (sp == Space::Param && !st && d.af.is_entry && !ad.name.empty()) {
-    AstReg r;
-    if (!d.lookup_reg(ad.name, d.a->scope, r)) {
-      for (auto& p : d.af.params)
-        if (p.name == ad.name) kparam = true;
-    }
-  }
-  d.addr(ad, i, 1, sp);
-  i.space = sp;
-  if (d.has("shared::cluster")) i.flags |= kFlagShcluster;
-  mem_class(i);
-  i.w = bits / 8;
+// The data operand of a load or store: one register or a vector of equally wide ones.
+void dec_data(Decoder& d, Inst& i, const AstOp& data, bool st, Ty t) {
+  const int bits = std::max(16, ty_bits(t));
   u8 rw = 0;
   auto one = [&](const AstOp& o) {
-    u8 wd;
-    u32 r = st ? d.any_src(o, std::max(16, bits), wd, ty_float(t)) : d.any_dst(o, std::max(16, bits), wd);
-    if (o.kind == AstOp::Sink && rw) wd = rw;
-    if (rw && wd != rw) d.bad("mixed register widths");
-    rw = wd;
+    u8 width;
+    const u32 r = st ? d.any_src(o, bits, width, ty_float(t)) : d.any_dst(o, bits, width);
+    if (o.kind == AstOp::Sink && rw) width = rw;
+    if (rw && width != rw) d.bad("mixed register widths");
+    rw = width;
     return r;
   };
   if (data.kind == AstOp::Vec) {
@@ -308,27 +292,51 @@ void dec_ld(Decoder& d, Inst& i) {
   } else
     i.o[0] = one(data);
   i.rw = rw;
-  if (kparam) {
-    for (size_t k = 0; k < d.af.params.size(); k++)
-      if (d.af.params[k].name == ad.name) i.imm += d.f.param_addr + d.f.param_off[k];
-    if (i.w == 1 && rw == 2)
-      i.fn = ty_signed(t) ? nullptr : &ld_uniform<1, 2>;
-    else if (i.w == rw)
-      i.fn = rw == 2 ? &ld_uniform<2, 2> : rw == 4 ? &ld_uniform<4, 4> : &ld_uniform<8, 8>;
-    if (i.fn) return;
-    i.imm -= 0;
-    // widening load: generic path with an absolute address
-    i.o[1] = d.const_slot(0, 64);
-    i.aw = 8;
-    i.space = Space::Const;
-  }
-  bool sg = ty_signed(t);
+}
+// A load of the kernel's parameter of this index: a constant address, the same for all lanes.
+void dec_ld_param(Decoder& d, Inst& i, size_t parameter, bool is_signed) {
+  i.imm += d.f.param_addr + d.f.param_off[parameter];
+  if (i.w == 1 && i.rw == 2)
+    i.fn = is_signed ? nullptr : &ld_uniform<1, 2>;
+  else if (i.w == i.rw)
+    i.fn = i.rw == 2 ? &ld_uniform<2, 2> : i.rw == 4 ? &ld_uniform<4, 4> : &ld_uniform<8, 8>;
+  if (i.fn) return;
+  i.o[1] = d.const_slot(0, 64);  // a widening load: the general path with an absolute address
+  i.aw = 8;
+  i.space = Space::Const;
+}
+int kernel_parameter(Decoder& d, const AstOp& address) {  // its index, or -1
+  AstReg r;
+  if (!d.af.is_entry || address.name.empty() || d.lookup_reg(address.name, d.a->scope, r)) return -1;
+  for (size_t k = 0; k < d.af.params.size(); k++)
+    if (d.af.params[k].name == address.name) return (int)k;
+  return -1;
+}
+void dec_ld(Decoder& d, Inst& i) {
+  const bool st = d.part(0) == "st";
+  if (st && d.has("async")) return dec_st_async(d, i);
+  if (d.has("acquire") || d.has("release") || d.has("volatile") || d.has("relaxed") || d.has("mmio")) i.flags |= kFlagVolatile;
+  if (d.has("acquire")) i.flags |= kFlagAcquire;
+  if (d.has("release")) i.flags |= kFlagRelease;
+  const Ty t = d.last_ty();
+  if (ty_bits(t) < 8) d.bad("unsupported type");
+  Space sp = d.space_of();
+  const AstOp &data = d.op(st ? 1 : 0), &address = d.op(st ? 0 : 1);
+  const int parameter = sp == Space::Param && !st ? kernel_parameter(d, address) : -1;
+  d.addr(address, i, 1, sp);
+  i.space = sp;
+  if (d.has("shared::cluster")) i.flags |= kFlagShcluster;
+  mem_class(i);
+  i.w = ty_bits(t) / 8;
+  dec_data(d, i, data, st, t);
+  if (parameter >= 0) dec_ld_param(d, i, parameter, ty_signed(t));
+  if (i.fn) return;
   switch (i.w) {
-    case 1: i.fn = st ? st_pick<1>(rw) : ld_pick<1>(rw, sg); break;
-    case 2: i.fn = st ? st_pick<2>(rw) : ld_pick<2>(rw, sg); break;
-    case 4: i.fn = st ? st_pick<4>(rw) : ld_pick<4>(rw, sg); break;
-    case 8: i.fn = st ? st_pick<8>(rw) : ld_pick<8>(rw, sg); break;
-    case 16: i.fn = st ? st_pick<16>(rw) : ld_pick<16>(rw, false); break;
+    case 1: i.fn = pick_width<1>(i.rw, st, ty_signed(t)); break;
+    case 2: i.fn = pick_width<2>(i.rw, st, ty_signed(t)); break;
+    case 4: i.fn = pick_width<4>(i.rw, st, ty_signed(t)); break;
+    case 8: i.fn = pick_width<8>(i.rw, st, ty_signed(t)); break;
+    case 16: i.fn = pick_width<16>(i.rw, st, false); break;
   }
 }
 

@@ -54,54 +54,53 @@ void mov_clock(Warp& w, const Inst& i, u32 m) {
       w.reg<u32>(i.o[0])[l] = i.aux ? (u32)(t >> 32) : (u32)t;
   });
 }
+void dec_mov_pred(Decoder& d, Inst& i) {
+  bool n;
+  i.o[0] = d.pdst(d.op(0));
+  i.o[1] = d.psrc(d.op(1), n);
+  i.aux = n;
+  i.fn = [](Warp& w, const Inst& i, u32 m) {
+    u32& p = *w.reg<u32>(i.o[0]);
+    u32 a = *w.reg<u32>(i.o[1]);
+    if (i.aux) a = ~a;
+    p = (p & ~m) | (a & m);
+  };
+}
+void dec_mov_pack(Decoder& d, Inst& i, int bits) {
+  auto& x = d.ext(i);
+  const auto& parts = d.op(1).sub;
+  const int part_bits = bits / parts.size();
+  i.o[0] = d.dst(d.op(0), bits);
+  i.rw = bits / 8;
+  i.w = part_bits / 8;
+  for (auto& s : parts) x.v[0].push_back(d.src(s, std::max(part_bits, 16)));
+  i.fn = &mov_pack;
+  if (part_bits == 8)  // bytes live in 16-bit registers
+    i.fn = [](Warp& w, const Inst& i, u32 m) {
+      for (size_t k = 0; k < i.x->v[0].size(); k++) lanes(m, [&](int l) { w.R[i.o[0] + l * i.rw + k] = w.reg<u16>(i.x->v[0][k])[l]; });
+    };
+}
+void dec_mov_unpack(Decoder& d, Inst& i, int bits) {
+  auto& x = d.ext(i);
+  const auto& parts = d.op(0).sub;
+  const int part_bits = bits / parts.size();
+  i.o[1] = d.src(d.op(1), bits);
+  i.rw = bits / 8;
+  i.w = part_bits / 8;
+  for (auto& s : parts) {
+    u8 width;
+    x.v[0].push_back(d.any_dst(s, part_bits, width));
+    x.w[0].push_back(s.kind == AstOp::Sink ? part_bits / 8 : width);
+  }
+  i.fn = &mov_unpack;
+}
 void dec_mov(Decoder& d, Inst& i) {
   Ty t = d.last_ty();
   const AstOp &o0 = d.op(0), &o1 = d.op(1);
   int bits = ty_bits(t);
-  if (t == Ty::Pred) {
-    bool n;
-    i.o[0] = d.pdst(o0);
-    i.o[1] = d.psrc(o1, n);
-    i.aux = n;
-    i.fn = [](Warp& w, const Inst& i, u32 m) {
-      u32& p = *w.reg<u32>(i.o[0]);
-      u32 a = *w.reg<u32>(i.o[1]);
-      if (i.aux) a = ~a;
-      p = (p & ~m) | (a & m);
-    };
-    return;
-  }
-  if (o1.kind == AstOp::Vec) {
-    auto& x = d.ext(i);
-    int eb = bits / o1.sub.size();
-    i.o[0] = d.dst(o0, bits);
-    i.rw = bits / 8;
-    i.w = eb / 8;
-    if (eb == 8) {  // {b8 x4}: elements live in 16-bit registers
-      for (auto& s : o1.sub) x.v[0].push_back(d.src(s, 16));
-      i.fn = [](Warp& w, const Inst& i, u32 m) {
-        for (size_t k = 0; k < i.x->v[0].size(); k++) lanes(m, [&](int l) { w.R[i.o[0] + l * i.rw + k] = w.reg<u16>(i.x->v[0][k])[l]; });
-      };
-      return;
-    }
-    for (auto& s : o1.sub) x.v[0].push_back(d.src(s, eb));
-    i.fn = &mov_pack;
-    return;
-  }
-  if (o0.kind == AstOp::Vec) {
-    auto& x = d.ext(i);
-    int eb = bits / o0.sub.size();
-    i.o[1] = d.src(o1, bits);
-    i.rw = bits / 8;
-    i.w = eb / 8;
-    for (auto& s : o0.sub) {
-      u8 wd;
-      x.v[0].push_back(d.any_dst(s, eb, wd));
-      x.w[0].push_back(s.kind == AstOp::Sink ? eb / 8 : wd);
-    }
-    i.fn = &mov_unpack;
-    return;
-  }
+  if (t == Ty::Pred) return dec_mov_pred(d, i);
+  if (o1.kind == AstOp::Vec) return dec_mov_pack(d, i, bits);
+  if (o0.kind == AstOp::Vec) return dec_mov_unpack(d, i, bits);
   int id;
   bool clk;
   if (o1.kind == AstOp::Ident && !d.is_reg(o1) && d.special_reg(o1.name, id, clk) && clk) {
@@ -230,6 +229,24 @@ inline bool cmp(T a, T b) {
   if constexpr (C == NUM) return a == a && b == b;
   return !(a == a && b == b);
 }
+bool compare(int c, double a, double b) {  // by number, for the rare forms
+  switch (c) {
+    case EQ: return cmp<EQ>(a, b);
+    case NE: return cmp<NE>(a, b);
+    case LT: return a < b;
+    case LE: return a <= b;
+    case GT: return a > b;
+    case GE: return a >= b;
+    case EQU: return cmp<EQU>(a, b);
+    case NEU: return cmp<NEU>(a, b);
+    case LTU: return cmp<LTU>(a, b);
+    case LEU: return cmp<LEU>(a, b);
+    case GTU: return cmp<GTU>(a, b);
+    case GEU: return cmp<GEU>(a, b);
+    case NUM: return cmp<NUM>(a, b);
+    default: return cmp<NANC>(a, b);
+  }
+}
 struct AsF16 {
   u16 v;
   operator float() const { return f16f(v); }
@@ -251,13 +268,24 @@ struct CmpT<AsBF16> {
   using type = float;
 };
 
+// What of a comparison's result is written: `and` with a written false, `or` with a written true do not depend on the other side.
+void note_comparison(Warp& w, const Inst& i, u32 m, u32 r, u32 c) {
+  const u32 op = i.aux2 & 3, wr = written_lanes(w, i.o[2]) & written_lanes(w, i.o[3]);
+  if (!op) return note_written(w, i, i.o[0], m, wr, {i.o[2], i.o[3]});
+  const u32 wc = written_lanes(w, i.o[4]), decided = op == 1 ? (wr & ~r) | (wc & ~c) : op == 2 ? (wr & r) | (wc & c) : 0;
+  note_written(w, i, i.o[0], m, (wr & wc) | decided, {i.o[2], i.o[3], i.o[4]});
+}
 inline void bool_combine(Warp& w, const Inst& i, u32 m, u32 r) {
   // aux2: bits 0-1 boolop (0 none, 1 and, 2 or, 3 xor), bit 2 negate c, bit 3 has q
   u32 q = ~r;
   u32 op = i.aux2 & 3;
+  u32 c = 0;
   if (op) {
-    u32 c = *w.reg<u32>(i.o[4]);
+    c = *w.reg<u32>(i.o[4]);
     if (i.aux2 & 4) c = ~c;
+  }
+  if (i.flags & kFlagTracked) note_comparison(w, i, m, r, c);
+  if (op) {
     if (op == 1) {
       r &= c;
       q &= c;
@@ -299,51 +327,35 @@ int cmp_of(std::string_view s, bool& uns) {
   uns = it->second & 64;
   return it->second & 63;
 }
+void dec_setp_packed(Decoder& d, Inst& i, int c, Ty t) {  // p: low half, q: high half
+  const AstOp& o0 = d.op(0);
+  if (o0.kind != AstOp::PredPair) d.bad("unsupported form");
+  i.o[0] = d.pdst(o0.sub[0]);
+  i.o[1] = d.pdst(o0.sub[1]);
+  i.o[2] = d.src(d.op(1), 32);
+  i.o[3] = d.src(d.op(2), 32);
+  i.aux = c | (t == Ty::BF16x2 ? 64 : 0);
+  if (d.nops() > 3) d.bad("unsupported form");
+  i.fn = [](Warp& w, const Inst& i, u32 m) {
+    for (int h = 0; h < 2; h++) {
+      u32 r = 0;
+      for (int l = 0; l < 32; l++) {
+        u16 a = w.reg<u32>(i.o[2])[l] >> (16 * h), b = w.reg<u32>(i.o[3])[l] >> (16 * h);
+        float x = i.aux & 64 ? bf16f(a) : f16f(a), y = i.aux & 64 ? bf16f(b) : f16f(b);
+        r |= (u32)compare(i.aux & 63, x, y) << l;
+      }
+      u32& p = *w.reg<u32>(i.o[h]);
+      p = (p & ~m) | (r & m);
+    }
+  };
+}
 void dec_setp(Decoder& d, Inst& i) {
   Ty t = d.last_ty();
   bool uns = false;
   int c = cmp_of(d.part(1), uns);
   if (c < 0) d.bad("unknown comparison");
   const AstOp& o0 = d.op(0);
-  if (t == Ty::F16x2 || t == Ty::BF16x2) {  // p: low half, q: high half
-    if (o0.kind != AstOp::PredPair) d.bad("unsupported form");
-    i.o[0] = d.pdst(o0.sub[0]);
-    i.o[1] = d.pdst(o0.sub[1]);
-    i.o[2] = d.src(d.op(1), 32);
-    i.o[3] = d.src(d.op(2), 32);
-    i.aux = c | (t == Ty::BF16x2 ? 64 : 0);
-    if (d.nops() > 3) d.bad("unsupported form");
-    i.fn = [](Warp& w, const Inst& i, u32 m) {
-      for (int h = 0; h < 2; h++) {
-        u32 r = 0;
-        for (int l = 0; l < 32; l++) {
-          u16 a = w.reg<u32>(i.o[2])[l] >> (16 * h), b = w.reg<u32>(i.o[3])[l] >> (16 * h);
-          float x = i.aux & 64 ? bf16f(a) : f16f(a), y = i.aux & 64 ? bf16f(b) : f16f(b);
-          bool v = false;
-          switch (i.aux & 63) {
-            case EQ: v = x == y; break;
-            case NE: v = x < y || x > y; break;
-            case LT: v = x < y; break;
-            case LE: v = x <= y; break;
-            case GT: v = x > y; break;
-            case GE: v = x >= y; break;
-            case EQU: v = !(x < y || x > y); break;
-            case NEU: v = x != y; break;
-            case LTU: v = !(x >= y); break;
-            case LEU: v = !(x > y); break;
-            case GTU: v = !(x <= y); break;
-            case GEU: v = !(x < y); break;
-            case NUM: v = x == x && y == y; break;
-            default: v = x != x || y != y;
-          }
-          r |= (u32)v << l;
-        }
-        u32& p = *w.reg<u32>(i.o[h]);
-        p = (p & ~m) | (r & m);
-      }
-    };
-    return;
-  }
+  if (t == Ty::F16x2 || t == Ty::BF16x2) return dec_setp_packed(d, i, c, t);
   if (o0.kind == AstOp::PredPair) {
     i.o[0] = d.pdst(o0.sub[0]);
     i.o[1] = d.pdst(o0.sub[1]);
@@ -410,29 +422,12 @@ void dec_set(Decoder& d, Inst& i) {  // set.cmp{.bool}.dtype.stype d, a, b{, c}
       u32 r = 0;
       for (int h = 0; h < (x2 ? 2 : 1); h++) {
         double x = cmp_val(w, i.o[1], st, l, h), y = cmp_val(w, i.o[2], st, l, h);
-        bool v = false;
-        switch (i.aux) {
-          case EQ: v = x == y; break;
-          case NE: v = x < y || x > y; break;
-          case LT: v = x < y; break;
-          case LE: v = x <= y; break;
-          case GT: v = x > y; break;
-          case GE: v = x >= y; break;
-          case EQU: v = !(x < y || x > y); break;
-          case NEU: v = x != y; break;
-          case LTU: v = !(x >= y); break;
-          case LEU: v = !(x > y); break;
-          case GTU: v = !(x <= y); break;
-          case GEU: v = !(x < y); break;
-          case NUM: v = x == x && y == y; break;
-          default: v = x != x || y != y;
-        }
         u32 one = dt == Ty::F16x2 || dt == Ty::F16     ? 0x3c00
                   : dt == Ty::BF16x2 || dt == Ty::BF16 ? 0x3f80
                   : dt == Ty::F32                      ? 0x3f800000
                   : x2                                 ? 0xffff
                                                        : kFullMask;
-        if (v) r |= one << (16 * h);
+        if (compare(i.aux, x, y)) r |= one << (16 * h);
       }
       if (ty_bits(dt) == 16)
         w.reg<u16>(i.o[0])[l] = r;

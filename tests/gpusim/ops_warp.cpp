@@ -15,6 +15,25 @@ u32 exec_mask(Warp& w, const Inst& i) {
   }
   return m;
 }
+// The destination of shfl, match and elect: d, or d|p; the predicate becomes operand 5.
+void dst_and_predicate(Decoder& d, Inst& i) {
+  const AstOp* o = &d.op(0);
+  if (o->kind == AstOp::PredPair) {
+    i.aux2 = 1;
+    i.o[5] = d.pdst(o->sub[1]);
+    o = &o->sub[0];
+  }
+  i.o[0] = d.dst(*o, 32);
+}
+void set_predicate(Warp& w, u32 offset, u32 m, u32 value) {
+  u32& p = *w.reg<u32>(offset);
+  p = (p & ~m) | (value & m);
+}
+void must_be_sync(Decoder& d, Inst& i) {
+  i.cls = kClassWarp;
+  i.flags |= kFlagCtrl;
+  if (!d.has("sync")) d.bad("unsupported form (without .sync)");
+}
 #define CONVERGE(mask_op)                                    \
   if (!converge(w, i, m, mask_at(w, i, mask_op, m))) return; \
   m = exec_mask(w, i);                                       \
@@ -26,7 +45,9 @@ void shfl_h(Warp& w, const Inst& i, u32 m) {
   u32 *d = w.reg<u32>(i.o[0]), src[32];
   memcpy(src, w.reg<u32>(i.o[1]), 128);
   const u32 *b = w.reg<u32>(i.o[2]), *c = w.reg<u32>(i.o[3]);
-  u32 pr = 0;
+  const bool tracked = i.flags & kFlagTracked;
+  const u32 written = tracked ? written_lanes(w, i.o[1]) : 0;
+  u32 pr = 0, written_d = 0;
   lanes(m, [&](int l) {
     u32 bv = b[l] & 31, cv = c[l] & 31, seg = (c[l] >> 8) & 31;
     int max_l = (l & seg) | (cv & ~seg), min_l = l & seg, j;
@@ -52,23 +73,17 @@ void shfl_h(Warp& w, const Inst& i, u32 m) {
     if (!p) j = l;
     d[l] = src[j & 31];
     pr |= (u32)p << l;
+    written_d |= (written >> (j & 31) & 1) << l;
   });
+  if (tracked) note_written(w, i, i.o[0], m, written_d, {i.o[1]});
   if (i.aux2) {
-    u32& p = *w.reg<u32>(i.o[5]);
-    p = (p & ~m) | (pr & m);
+    if (tracked) note_written(w, i, i.o[5], m, kFullMask, {});
+    set_predicate(w, i.o[5], m, pr);
   }
 }
 void dec_shfl(Decoder& d, Inst& i) {
-  i.cls = kClassWarp;
-  i.flags |= kFlagCtrl;
-  if (d.part(1) != "sync") d.bad("unsupported form (shfl without .sync)");
-  const AstOp* o = &d.op(0);
-  if (o->kind == AstOp::PredPair) {
-    i.aux2 = 1;
-    i.o[5] = d.pdst(o->sub[1]);
-    o = &o->sub[0];
-  }
-  i.o[0] = d.dst(*o, 32);
+  must_be_sync(d, i);
+  dst_and_predicate(d, i);
   for (int k = 1; k <= 4; k++) i.o[k] = d.src(d.op(k), 32);
   i.aux = d.has("up") ? 0 : d.has("down") ? 1 : d.has("bfly") ? 2 : 3;
   i.fn = &shfl_h;
@@ -87,13 +102,10 @@ void vote_h(Warp& w, const Inst& i, u32 m) {
     return;
   }
   bool v = i.aux == 0 ? p == act : i.aux == 1 ? p != 0 : p == 0 || p == act;
-  u32& q = *w.reg<u32>(i.o[0]);
-  q = (q & ~m) | (v ? m : 0);
+  set_predicate(w, i.o[0], m, v ? m : 0);
 }
 void dec_vote(Decoder& d, Inst& i) {
-  i.cls = kClassWarp;
-  i.flags |= kFlagCtrl;
-  if (!d.has("sync")) d.bad("unsupported form (vote without .sync)");
+  must_be_sync(d, i);
   i.aux = d.has("all") ? 0 : d.has("any") ? 1 : d.has("uni") ? 2 : 3;
   i.o[0] = i.aux == 3 ? d.dst(d.op(0), 32) : d.pdst(d.op(0));
   bool n;
@@ -122,21 +134,11 @@ void match_h(Warp& w, const Inst& i, u32 m) {
     } else
       d[l] = r;
   });
-  if (i.aux2) {
-    u32& p = *w.reg<u32>(i.o[5]);
-    p = (p & ~m) | (pr & m);
-  }
+  if (i.aux2) set_predicate(w, i.o[5], m, pr);
 }
 void dec_match(Decoder& d, Inst& i) {
-  i.cls = kClassWarp;
-  i.flags |= kFlagCtrl;
-  const AstOp* o = &d.op(0);
-  if (o->kind == AstOp::PredPair) {
-    i.aux2 = 1;
-    i.o[5] = d.pdst(o->sub[1]);
-    o = &o->sub[0];
-  }
-  i.o[0] = d.dst(*o, 32);
+  must_be_sync(d, i);
+  dst_and_predicate(d, i);
   i.rw = ty_bits(d.any_ty()) / 8;
   i.o[1] = d.src(d.op(1), i.rw * 8);
   i.o[2] = d.src(d.op(2), 32);
@@ -167,8 +169,7 @@ void redux_h(Warp& w, const Inst& i, u32 m) {
   lanes(m, [&](int l) { d[l] = r[l]; });
 }
 void dec_redux(Decoder& d, Inst& i) {
-  i.cls = kClassWarp;
-  i.flags |= kFlagCtrl;
+  must_be_sync(d, i);
   if (d.last_ty() == Ty::F32) d.bad("unsupported form (sm_100)");
   i.o[0] = d.dst(d.op(0), 32);
   i.o[1] = d.src(d.op(1), 32);
@@ -188,12 +189,9 @@ void elect_h(Warp& w, const Inst& i, u32 m) {
   p = (p & ~m) | (1u << lead);
 }
 void dec_elect(Decoder& d, Inst& i) {
-  i.cls = kClassWarp;
-  i.flags |= kFlagCtrl;
-  const AstOp& o = d.op(0);
-  if (o.kind != AstOp::PredPair) d.bad("unsupported form");
-  i.o[0] = d.dst(o.sub[0], 32);
-  i.o[5] = d.pdst(o.sub[1]);
+  must_be_sync(d, i);
+  if (d.op(0).kind != AstOp::PredPair) d.bad("unsupported form");
+  dst_and_predicate(d, i);
   i.o[2] = d.src(d.op(1), 32);
   i.fn = &elect_h;
 }

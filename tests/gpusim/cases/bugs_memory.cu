@@ -28,6 +28,26 @@ __global__ void uninitialised_register(unsigned* x, bool fixed) {
     asm volatile("{.reg .u32 a, b; add.u32 b, a, 1; mov.u32 %0, b;}" : "=r"(v));
   x[threadIdx.x] = v;
 }
+// A tile of which only the first n items are set: moving, swapping and comparing the rest is legal as long as nothing comes of it.
+__global__ void unset_items(const int* in, int* out, int n, bool fixed) {
+  __shared__ int tile[128];
+  int item[2];
+  for (int k = 0; k < 2; k++)
+    if (threadIdx.x * 2 + k < n) item[k] = in[threadIdx.x * 2 + k];
+  for (int k = 0; k < 2; k++) tile[threadIdx.x * 2 + k] = item[k];
+  __syncthreads();
+  const int i = threadIdx.x, a = tile[127 - i], b = __shfl_xor_sync(~0u, a, 1);
+  const bool swap = 127 - i < n && (126 - i) >= 0 && a > b;
+  if (!fixed || 127 - i < n) out[i] = swap ? a : a + 1;
+}
+// An unset condition.
+__global__ void unset_condition(int* out, bool fixed) {
+  __shared__ int flags[64];
+  if (fixed || threadIdx.x < 63) flags[threadIdx.x] = threadIdx.x;
+  __syncthreads();
+  const int flag = flags[63 - threadIdx.x];
+  if (flag * 3 > 70) atomicAdd(out, 1);
+}
 __device__ __noinline__ void inner(int* p, int i) { p[i] = i; }
 __global__ void nested(int* x, int step) { inner(x, threadIdx.x * step); }
 __global__ void traps(bool fixed) {
@@ -89,10 +109,24 @@ static const Bug kBugs[] = {
        uninitialised_shared<<<1, 64>>>(x, fixed ? 64 : 63);
        SYNC("kernel");
      }},
-    {"uninitialised_register", "register a is read, but nothing has written it",
+    {"uninitialised_register", "register [%a-z0-9]+ is read, but its value was made of register a, which nothing has written",
      [](bool fixed) {
        unsigned* x = device_alloc<unsigned>(32);
        uninitialised_register<<<1, 32>>>(x, fixed);
+       SYNC("kernel");
+     }},
+    {"unset_items", "is read, but its value was made of (a read of shared memory that nobody has written|register .*, which nothing has written)",
+     [](bool fixed) {
+       int *x = device_alloc<int>(128), *y = device_alloc<int>(64);
+       must(cudaMemset(x, 0, 128 * 4), "cudaMemset");
+       unset_items<<<1, 64>>>(x, y, 90, fixed);
+       SYNC("kernel");
+     }},
+    {"unset_condition", "register %p[0-9]+ is read, but its value was made of a read of shared memory that nobody has written: .*offset 252",
+     [](bool fixed) {
+       int* x = device_alloc<int>(1);
+       must(cudaMemset(x, 0, 4), "cudaMemset");
+       unset_condition<<<1, 64>>>(x, fixed);
        SYNC("kernel");
      }},
     {"uninitialised_by_copy", "read of shared memory that nobody has written",

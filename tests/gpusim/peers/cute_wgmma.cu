@@ -7,6 +7,7 @@
 #include <cute/arch/cluster_sm90.hpp>
 #include <cute/tensor.hpp>
 #include <vector>
+#include "tests/gpusim/peers/sum_error.h"
 using namespace cute;
 template <class T, class LA, class LB, class MMA, bool RS, int M, int N, int K>
 __global__ void kern(const T* A, const T* B, float* D) {
@@ -74,9 +75,12 @@ void test(const char* name, MmaAtom, AtomA, AtomB, cute::Int<M>, cute::Int<N>, c
   int bad = 0;
   for (int m = 0; m < M; m++)
     for (int n = 0; n < N; n++) {
-      double s = 0;
-      for (int q = 0; q < K; q++) s += (double)float(a[m * K + q]) * float(b[n * K + q]);
-      if (fabs(s - d[m * N + n]) > 1e-3) bad++;
+      auto x = [&](int k) { return (double)float(a[m * K + k]); };
+      auto y = [&](int k) { return (double)float(b[n * K + k]); };
+      double s = 0, mag = 0;
+      for (int k = 0; k < K; k++) s += x(k) * y(k), mag += fabs(x(k) * y(k));
+      const double model = sizeof(T) == 1 && !fp8_sums_are_fp32() ? fp8_sum_error(x, y, K, K) : 0, err = fabs(s - d[m * N + n]);
+      if (!(err <= model + fp32_sum_error(mag, K))) bad++;
     }
   printf("%-44s %s\n", name, e ? cudaGetErrorString(e) : bad ? "FAIL" : "ok");
   fails += bad || e;
