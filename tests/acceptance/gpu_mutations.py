@@ -1,6 +1,7 @@
 # Edits the PTX inside a copy of the GPU test program, one instruction at a time and without changing its length, and asks whether the tests or the simulator notice.
 # Policy: a mutant is caught by a failing test, a reported error or race, or a hang; whatever survives every mode is listed. Called by tests/acceptance/gpu_mutations.
 import argparse
+import concurrent.futures
 import os
 import re
 import subprocess
@@ -153,6 +154,7 @@ def main():
     arguments.add_argument("--prefix", required=True, help="of the simulator's variables")
     arguments.add_argument("--kernels", default="fp8_linear,fp8_weight_gradient,bf16_weight_gradient")
     arguments.add_argument("--copies", type=int, default=3, help="most mutants of one unrolled instruction")
+    arguments.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time")
     arguments.add_argument("--list", action="store_true")
     arguments.add_argument("--only", default="", help="regular expression over kind and text")
     a = arguments.parse_args()
@@ -168,14 +170,14 @@ def main():
             outcome = run(a.program, KERNELS[name][1], mode, a.prefix, a.library, 300)
             if outcome:
                 sys.exit(f"{name}: the unchanged program does not pass {mode}: {outcome}")
-    caught, survivors, unexplained = {}, [], 0
-    mutant_program = os.path.join(a.work, "mutant")
-    for m in mutants:
+    def judge(numbered):
+        number, m = numbered
         began = time.time()
         changed = bytearray(image)
         if changed[m.offset:m.offset + len(m.old)].decode("latin1") != m.old:
             sys.exit(f"{m}: the text is not where it was found")
         changed[m.offset:m.offset + len(m.old)] = m.new.encode("latin1")
+        mutant_program = os.path.join(a.work, f"mutant{number}")
         with open(mutant_program, "wb") as out:
             out.write(changed)
         os.chmod(mutant_program, 0o755)
@@ -184,13 +186,19 @@ def main():
             outcome = run(mutant_program, KERNELS[m.kernel][1], mode, a.prefix, a.library, 60)
             if outcome:
                 break
-        if outcome:
-            caught[outcome] = caught.get(outcome, 0) + 1
-        else:
-            reason = next((why for pattern, why in REASONS if re.search(pattern, str(m))), None)
-            survivors.append((m, reason))
-            unexplained += reason is None
+        os.remove(mutant_program)
         print(f"{outcome or 'SURVIVED':9s} {time.time() - began:5.1f} s  {m}", flush=True)
+        return m, outcome
+
+    caught, survivors, unexplained = {}, [], 0
+    with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
+        for m, outcome in pool.map(judge, enumerate(mutants)):
+            if outcome:
+                caught[outcome] = caught.get(outcome, 0) + 1
+            else:
+                reason = next((why for pattern, why in REASONS if re.search(pattern, str(m))), None)
+                survivors.append((m, reason))
+                unexplained += reason is None
     total = sum(caught.values())
     print(f"mutants {len(mutants)} caught {total} " + " ".join(f"{k} {v}" for k, v in sorted(caught.items())))
     for m, reason in survivors:

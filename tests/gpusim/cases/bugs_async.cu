@@ -115,7 +115,7 @@ __global__ void thread_copies(const int4* x, int4* y, bool fixed) {
   y[threadIdx.x] = s[63 - threadIdx.x];
 }
 // One wgmma m64n8k16 of ones and twos on top of ones: 33 everywhere; its result leaves by a bulk store.
-enum WgmmaBug { kNone, kNoWait, kNoProxyFence, kOverwritten, kNoStoreFence, kReused, kNoFence, kNoCommit };
+enum WgmmaBug { kNone, kNoWait, kNoProxyFence, kOverwritten, kNoStoreFence, kReused, kNoFence, kNoFenceAtAll, kNoCommit };
 __global__ void wgmma(float* out, int bug) {
   __shared__ __align__(1024) __nv_bfloat16 a[64 * 16], b[8 * 16];
   __shared__ __align__(128) float s[128];
@@ -128,7 +128,7 @@ __global__ void wgmma(float* out, int bug) {
   };
   float d[4];
   for (int k = 0; k < 4; k++) d[k] = 1 + 0 * (float)threadIdx.x;
-  if (bug != kNoFence) asm volatile("wgmma.fence.sync.aligned;" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
+  if (bug != kNoFenceAtAll) asm volatile("wgmma.fence.sync.aligned;" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
   if (bug == kNoFence)
     for (int k = 0; k < 4; k++) asm volatile("add.f32 %0, %0, 0f00000000;" : "+f"(d[k]));
   asm volatile("{.reg .pred p; setp.ne.b32 p, %6, 0; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, %4, %5, p, 1, 1, 0, 0;}"
@@ -280,7 +280,8 @@ static const Bug kBugs[] = {
     {"wgmma_without_wait", "is (read|written) while the wgmma of PTX line [0-9]+ is in flight: wgmma.wait_group is missing",
      [](bool fixed) { run_wgmma(fixed, kNoWait); }},
     {"wgmma_without_commit", "is in flight: wgmma.wait_group is missing", [](bool fixed) { run_wgmma(fixed, kNoCommit); }},
-    {"wgmma_without_fence", "written since the last wgmma.fence: wgmma.fence is missing", [](bool fixed) { run_wgmma(fixed, kNoFence); }},
+    {"wgmma_after_a_write_without_fence", "written since the last wgmma.fence: wgmma.fence is missing", [](bool fixed) { run_wgmma(fixed, kNoFence); }},
+    {"wgmma_without_any_fence", "first wgmma of a warp comes before any wgmma.fence", [](bool fixed) { run_wgmma(fixed, kNoFenceAtAll); }},
     {"wgmma_without_proxy_fence", "fence.proxy.async missing between a write and its read by the async proxy",
      [](bool fixed) { run_wgmma(fixed, kNoProxyFence); }},
     {"wgmma_source_overwritten", "RACE \\(shared memory, write after read\\)|RACE \\(shared memory, read after write\\)|fence.proxy.async missing",
