@@ -1,6 +1,8 @@
 # Edits the PTX inside a copy of the GPU test program, one instruction at a time and without changing its length, and asks whether the tests or the simulator notice.
-# Policy: a mutant is caught by a failing test, a reported error or race, or a hang; whatever survives every mode is listed. Called by tests/acceptance/gpu_mutations.
+# Policy: a mutant is caught by a failing test, a reported error or race, or a hang; whatever survives every mode is listed. An equivalent mutant is one with a proof below,
+# which names the kernel, the edit and the source line: any other survivor counts as missed. Called by tests/acceptance/gpu_mutations.
 import argparse
+import bisect
 import concurrent.futures
 import os
 import re
@@ -17,19 +19,13 @@ KERNELS = {
     "bf16_weight_gradient": ("GemmTraitsILb0ELb1ELb1E", "linear_backward_weight*,Grouped products*"),
 }
 # What the simulator is asked for, cheapest first; the next mode is tried only if the mutant survived. PREFIX is the simulator's.
-MODES = [  # every check of the simulator, three seeds; FP32 accumulation beside the model of Hopper's
+MODES = [  # every check of the simulator, three seeds; FP32 accumulation, which is faster than the model of Hopper's
     {"SMS": "6", "STRICT": "1", "ACC": "f32"},
-    {"SMS": "8", "STRICT": "2"},
-    {"SMS": "6", "STRICT": "3"},
+    {"SMS": "8", "STRICT": "2", "ACC": "f32"},
+    {"SMS": "6", "STRICT": "3", "ACC": "f32"},
 ]
-# Why a survivor is one (docs/gpu-status.md explains each): the first pattern that matches kind and text.
-REASONS = [
-    (r"delete fence\.mbarrier_init", "the simulator checks it in clusters only: in one block an mbarrier's init is visible to TMA at once"),
-    (r"descriptor leading", "equivalent for a: its 64 rows are one swizzle atom, so the offset to the next is never used (b's are caught)"),
-    (r"wgmma\.wait_group\.sync\.aligned 1", "the simulator's late wgmma are never so late that TMA, five stages on, overtakes them; its race detector takes them as done when issued"),
-    (r"compare ge as gt: setp\.ge\.s32", "equivalent in the first 16 columns of a tile: it begins before n, and n is a multiple of 16"),
-    (r"compare lt as le: setp\.lt\.s32 %p\d+, %r\d+, %r\d+", "equivalent where it is the walk over groups: one group past the last has no tiles, for its offsets are zero"),
-    (r"compare ne as eq: setp\.ne\.s32 %p\d+, %r1, 0", "equivalent: all threads but the first initialise the barriers, to the same counts, before the same cluster barrier"),
+# Survivors that change nothing: (kernel, kind and instruction, source line), each with the proof that no input shows them.
+EQUIVALENT = [
 ]
 
 DELETED = re.compile(
@@ -38,19 +34,26 @@ FLIPPED = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt", "eq": "ne", "ne": "eq
 
 
 class Mutant:
-    def __init__(self, kernel, offset, old, new, kind):
-        self.kernel, self.offset, self.old, self.kind = kernel, offset, old, kind
+    def __init__(self, kernel, offset, old, new, kind, place):
+        self.kernel, self.offset, self.old, self.kind, self.place = kernel, offset, old, kind, place
         self.new = new.ljust(len(old))
         if len(self.new) != len(old):
             raise ValueError(f"{kind}: {new!r} is longer than {old!r}")
 
     def __str__(self):
         text = " ".join(self.old.split())
-        return f"{self.kernel}: {self.kind}: {text[:110]}"
+        return f"{self.kernel}: {self.kind}: {text[:110]} | {self.place}"
+
+    def equivalent(self):
+        """The proof that this mutant changes nothing, or None."""
+        for kernel, edit, place, why in EQUIVALENT:
+            if re.fullmatch(kernel, self.kernel) and re.match(edit, f"{self.kind}: {self.old}") and place in self.place:
+                return why
+        return None
 
 
 def kernel_texts(image):
-    """(name, offset, text) of every kernel's PTX in the program."""
+    """(name, offset, text, names of source files) of every kernel's PTX in the program."""
     for name, (mangled, _) in KERNELS.items():
         for found in re.finditer(rb"\.visible \.entry \S*" + mangled.encode() + rb"\S*\(", image):
             start = at = image.find(b"{\n", found.end(), found.end() + 4000)
@@ -63,15 +66,52 @@ def kernel_texts(image):
                 at += 1
                 if depth == 0:
                     break
-            yield name, start, image[start:at].decode("latin1")
+            tables = image.rfind(b".version", 0, start), image.find(b"\0", at)  # the file names follow the module's kernels
+            files = {int(k): os.path.basename(path.decode()) for k, path in re.findall(rb"\n[ \t]*\.file[ \t]+(\d+) \"([^\"]*)\"", image[tables[0]:tables[1]])}
+            yield name, start, image[start:at].decode("latin1"), files
 
 
-def mutants_of(kernel, base, text):
+def places(text, files, source):
+    """A function from an offset in a kernel's PTX to its source: "file:line code", and for what was inlined the caller's too."""
+    marks, starts = [], []
+    code = {}
+
+    def line_of(file, line):
+        name = files.get(int(file), "?")
+        if name not in code:
+            path = os.path.join(source, "kernels/cuda", name)
+            code[name] = open(path, encoding="utf-8").read().splitlines() if os.path.exists(path) else []
+        known = code[name]
+        return f"{name}:{line} {known[int(line) - 1].strip()[:140]}" if int(line) <= len(known) else f"{name}:{line}"
+
+    for found in re.finditer(r"(?m)^[ \t]*\.loc[ \t]+(\d+)[ \t]+(\d+)[^\n]*?(?:inlined_at[ \t]+(\d+)[ \t]+(\d+)[^\n]*)?$", text):
+        if found.group(2) == "0":  # the compiler's own: as before
+            continue
+        own = line_of(found.group(1), found.group(2))
+        starts.append(found.start())
+        marks.append(own + (f" < {line_of(found.group(3), found.group(4))}" if found.group(3) else ""))
+
+    def place(at):
+        k = bisect.bisect_right(starts, at) - 1
+        return marks[k] if k >= 0 else ""
+    return place
+
+
+def mutants_of(kernel, base, text, place):
     counts = set(re.findall(r"mbarrier\.init\S* \[\S+\], (%r\d+)", text))
+    low_words = dict(re.findall(r"cvt\.u64\.u32 (%rd\d+), (%r\d+);", text))
+    stepped = set()
     bytes_expected = set(re.findall(r"expect_tx\S* _, \[\S+\], (%r\d+)", text))
 
     def make(at, old, new, kind):
-        return Mutant(kernel, base + at, old, new, kind)
+        return Mutant(kernel, base + at, old, new, kind, place(at))
+
+    def definition(register):
+        """The last statement that defines a register, as (offset, text), if it adds a constant."""
+        found = None
+        for found in re.finditer(r"(add\.s32 " + re.escape(register) + r", %r\d+, \d+);", text):
+            pass
+        return (found.start(1), found.group(1) + ";") if found else None
 
     # Whole statements, found line by line: an instruction ends at the first semicolon after it begins.
     for found in re.finditer(r"(?m)^[ \t]*(?:@!?%?\w+ )?([a-z][\w:.]*)[^;]*;", text):
@@ -90,8 +130,24 @@ def mutants_of(kernel, base, text):
             relation = op.split(".")[1]
             if relation in FLIPPED:
                 yield make(at, statement, statement.replace(f"setp.{relation}.", f"setp.{FLIPPED[relation]}.", 1), f"compare {relation} as {FLIPPED[relation]}")
+        if op.startswith("setp.g") and re.search(r"s32 %p\d+, %r\d+, %r\d+;$", statement):
+            predicate = statement.split()[1].rstrip(",")
+            yield make(at, statement, f"setp.ne.s32 {predicate}, 0, 0;", "no bounds check")
         if op == "xor.b32":
             yield make(at, statement, statement.replace("xor.b32", "or.b32", 1), "swizzle or parity: or for xor")
+            constant = re.search(r" (\d+);$", statement)
+            if constant and int(constant.group(1)) >= 16:
+                n = int(constant.group(1))
+                yield make(at, statement, re.sub(r"\d+;$", f"{n - 16 if n > 16 else 32};", statement), "another swizzle constant")
+        if op == "and.b32" and re.search(r", 112;$", statement):
+            yield make(at, statement, re.sub(r"112;$", "48;", statement), "another swizzle mask")
+        if op.startswith("mapa."):
+            yield make(at, statement, re.sub(r"[^ ]+;$", "0;", statement), "arrive at the first CTA only")
+        leading = re.search(r"^or\.b32 .* (\d{6,9});$", statement)
+        if leading and int(leading.group(1)) % 65536 == 0 and int(leading.group(1)) > 65536:
+            n = int(leading.group(1)) >> 16
+            for other in (n // 2, n - 8):
+                yield make(at, statement, statement.replace(leading.group(1), str(other << 16)), f"descriptor leading {n} as {other}")
         destination = re.match(r"\S+ (%r\d+),", statement)
         if destination and destination.group(1) in counts:
             n = int(re.search(r"(\d+);$", statement).group(1)) if re.search(r" \d+;$", statement) else None
@@ -106,22 +162,25 @@ def mutants_of(kernel, base, text):
         constant = re.search(r"or\.b64 .* (\d{17,20});$", statement)
         if constant:  # the constant fields of a matrix descriptor
             value = int(constant.group(1))
-            fields = {"layout": (62, 3), "stride": (32, 0x3FFF), "leading": (16, 0x3FFF)}
+            fields = {"layout": (62, 3), "stride": (32, 0x3FFF)}  # the leading offset is in the low word; K-major tiles do not use it
             for field, (shift, mask) in fields.items():
                 old = value >> shift & mask
-                if field == "leading" and not old > 1:
-                    continue  # unused by K-major tiles
-                for new in {"layout": (0, 2), "stride": (old // 2, old + 8), "leading": (old // 2, old - 8)}[field]:
+                for new in {"layout": (0, 2), "stride": (old // 2, old + 8)}[field]:
                     changed = str(value & ~(mask << shift) | new << shift)
                     if len(changed) <= len(constant.group(1)):
                         yield make(at, statement, statement.replace(constant.group(1), changed), f"descriptor {field} {old} as {new}")
+            step = definition(low_words.get(statement.split()[2].rstrip(","), "%r"))
+            if step and step[0] not in stepped:
+                stepped.add(step[0])
+                n = int(re.search(r"(\d+);$", step[1]).group(1))
+                yield make(step[0], step[1], re.sub(r"\d+;$", f"{n - n // 2};", step[1]), f"descriptor start {n} as {n - n // 2}")
 
 
 def thinned(mutants, most):
     """Of mutants that differ only in registers and numbers (unrolled copies) at most `most`: first, last, evenly between."""
     groups = {}
     for m in mutants:
-        groups.setdefault((m.kernel, m.kind, re.sub(r"%\w+|\d+", "#", m.old)), []).append(m)
+        groups.setdefault((m.kernel, re.sub(r"\d+", "#", m.kind), re.sub(r"%\w+|\d+", "#", m.old), m.place), []).append(m)
     kept = []
     for group in groups.values():
         n = len(group)
@@ -151,8 +210,9 @@ def main():
     arguments.add_argument("program")
     arguments.add_argument("work")
     arguments.add_argument("--library", required=True)
+    arguments.add_argument("--source", default=".", help="the repository's root: source lines of the mutants")
     arguments.add_argument("--prefix", required=True, help="of the simulator's variables")
-    arguments.add_argument("--kernels", default="fp8_linear,fp8_weight_gradient,bf16_weight_gradient")
+    arguments.add_argument("--kernels", default=",".join(KERNELS))
     arguments.add_argument("--copies", type=int, default=3, help="most mutants of one unrolled instruction")
     arguments.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time")
     arguments.add_argument("--list", action="store_true")
@@ -160,7 +220,7 @@ def main():
     a = arguments.parse_args()
     image = open(a.program, "rb").read()
     wanted = a.kernels.split(",")
-    mutants = [m for name, at, text in kernel_texts(image) if name in wanted for m in mutants_of(name, at, text)]
+    mutants = [m for name, at, text, files in kernel_texts(image) if name in wanted for m in mutants_of(name, at, text, places(text, files, a.source))]
     mutants = [m for m in thinned(mutants, a.copies) if re.search(a.only, str(m))]
     if a.list:
         print("\n".join(map(str, mutants)))
@@ -190,20 +250,23 @@ def main():
         print(f"{outcome or 'SURVIVED':9s} {time.time() - began:5.1f} s  {m}", flush=True)
         return m, outcome
 
-    caught, survivors, unexplained = {}, [], 0
+    caught, equivalent, missed = {}, [], []
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         for m, outcome in pool.map(judge, enumerate(mutants)):
             if outcome:
-                caught[outcome] = caught.get(outcome, 0) + 1
+                caught.setdefault(m.kernel, []).append(outcome)
             else:
-                reason = next((why for pattern, why in REASONS if re.search(pattern, str(m))), None)
-                survivors.append((m, reason))
-                unexplained += reason is None
-    total = sum(caught.values())
-    print(f"mutants {len(mutants)} caught {total} " + " ".join(f"{k} {v}" for k, v in sorted(caught.items())))
-    for m, reason in survivors:
-        print(f"survivor {m} | {reason or 'no reason yet'}")
-    print(f"survivors without a reason: {unexplained}")
+                (equivalent if m.equivalent() else missed).append(m)
+    for m in equivalent:
+        print(f"equivalent {m} | {m.equivalent()}")
+    for m in missed:
+        print(f"missed {m}")
+    for name in wanted:
+        outcomes = caught.get(name, [])
+        how = " ".join(f"{k} {outcomes.count(k)}" for k in ("simulator", "race", "test", "hang") if k in outcomes)
+        same, not_seen = (sum(m.kernel == name for m in group) for group in (equivalent, missed))
+        print(f"kernel {name} mutants {len(outcomes) + same + not_seen} caught {len(outcomes)} ({how}) equivalent {same} missed {not_seen}")
+    print(f"mutants {len(mutants)} caught {sum(map(len, caught.values()))} equivalent {len(equivalent)} missed {len(missed)}")
 
 
 main()

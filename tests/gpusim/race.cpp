@@ -208,6 +208,9 @@ void race_shared(Warp& w, u32 addr, u32 n, const Access& a) {
 
 // ---- the initialisation of mbarriers -----------------------------------------------------------
 void race_mbar_init(Warp& w, u32 addr) {
+  if (auto it = w.cluster->race->init.find(addr); it != w.cluster->race->init.end())
+    throw SimError(kIllegalInstruction, "mbarrier.init at " + hex(addr) + " (shared offset " + std::to_string((addr & 0xffffff) - kSmemBase) +
+                                            "), where " + agent_name(*w.cluster, it->second.agent) + " has initialised an mbarrier that nobody invalidated");
   race_sync_var(*w.cluster, addr) = Clock();
   race_sync_var(*w.cluster, addr | 1) = Clock();
   w.cluster->race->init[addr] = {w.agent, w.clock.of(w.agent), false};
