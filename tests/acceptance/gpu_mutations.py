@@ -14,9 +14,9 @@ import time
 KERNELS = {
     "fp8_linear": ("GemmTraitsILb1ELb0ELb0ELNS0_6ScalesE1E", "FP8 products*,Bits of an FP8*"),
     "fp8_weight_gradient": ("GemmTraitsILb1ELb0ELb0ELNS0_6ScalesE2E", "FP8 weight gradients*"),
-    "bf16_linear": ("GemmTraitsILb0ELb0ELb0E", "linear on the GPU*,Grouped products*,Bits of a BF16*"),
-    "bf16_backward_input": ("GemmTraitsILb0ELb0ELb1E", "linear_backward_input*,Grouped products*"),
-    "bf16_weight_gradient": ("GemmTraitsILb0ELb1ELb1E", "linear_backward_weight*,Grouped products*"),
+    "bf16_linear": ("GemmTraitsILb0ELb0ELb0E", "linear on the GPU*,Results on the GPU*,Grouped products*,Bits of a BF16*"),
+    "bf16_backward_input": ("GemmTraitsILb0ELb0ELb1E", "linear_backward_input*,Results on the GPU*,Grouped products*"),
+    "bf16_weight_gradient": ("GemmTraitsILb0ELb1ELb1E", "linear_backward_weight*,Results on the GPU*,Grouped products*"),
 }
 # What the simulator is asked for, cheapest first; the next mode is tried only if the mutant survived. PREFIX is the simulator's.
 MODES = [  # every check of the simulator, three seeds; FP32 accumulation, which is faster than the model of Hopper's
@@ -24,8 +24,21 @@ MODES = [  # every check of the simulator, three seeds; FP32 accumulation, which
     {"SMS": "8", "STRICT": "2", "ACC": "f32"},
     {"SMS": "6", "STRICT": "3", "ACC": "f32"},
 ]
-# Survivors that change nothing: (kernel, kind and instruction, source line), each with the proof that no input shows them.
+# Survivors that change nothing: (kernel, kind and instruction, source line, which of its copies there), each with the proof that no input shows them.
+REGISTERS, ANY = r"setp\.\w+\.s32 %p\d+, %r\d+, %r\d+;", "copy"
 EQUIVALENT = [
+    (r".*", r"compare lt as le: " + REGISTERS, "while (group < args.num_groups) {", "copy 2 of 2",
+     "the test behind a tile: group is that tile's and below num_groups, so < and <= are both true (the one that follows ++group is caught)"),
+    (r"fp8_weight_gradient", r"compare lt as le: setp\.lt\.s32 %p\d+, %r\d+, 128;", "i < tile.num_stages;", ANY,
+     "it asks whether depth + 127 < 128; they differ for a depth of 1 only, and the depth of a group is a multiple of 128"),
+    (r"bf16_linear|bf16_backward_input", r"compare lt as le: setp\.lt\.u32 %p\d+, %r\d+, 127;", "gemm_kernel.h", "copy 1 of 1",
+     "it asks whether k + 126 < 127, that is whether there is no stage; they differ for k = 1 only, and k is a multiple of 8"),
+    (r"bf16_linear|bf16_backward_input", r"compare lt as le: setp\.lt\.s32 %p\d+, %r\d+, 1;", "if (tile.num_stages == 0) return;", ANY,
+     "it asks whether k < 1; they differ for k = 1 only, and k is a multiple of 8"),
+    (r"fp8_.*", r"(compare ge as gt|no bounds check): " + REGISTERS, "if (row >= tile.m_end || column >= args.n) continue;", "copy 2 of 3",
+     "the column of the first 16 of a tile: a tile begins at a multiple of 128 below n, and n is a multiple of 16, so all 16 are below n (rows and later columns are caught)"),
+    (r"bf16_weight_gradient", r"descriptor leading 512 as (256|504): or\.b32", "gemm_kernel.h:39 ", ANY,
+     "a's: its 64 rows are one swizzle atom wide, so the distance to the next atom along m is never added (b's, two atoms wide, is caught)"),
 ]
 
 DELETED = re.compile(
@@ -36,18 +49,19 @@ FLIPPED = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt", "eq": "ne", "ne": "eq
 class Mutant:
     def __init__(self, kernel, offset, old, new, kind, place):
         self.kernel, self.offset, self.old, self.kind, self.place = kernel, offset, old, kind, place
+        self.copy = ""  # "copy 1 of 3": of the same edit of the same instruction at the same place, registers aside
         self.new = new.ljust(len(old))
         if len(self.new) != len(old):
             raise ValueError(f"{kind}: {new!r} is longer than {old!r}")
 
     def __str__(self):
         text = " ".join(self.old.split())
-        return f"{self.kernel}: {self.kind}: {text[:110]} | {self.place}"
+        return f"{self.kernel}: {self.kind}: {text[:110]} | {self.place} | {self.copy}"
 
     def equivalent(self):
         """The proof that this mutant changes nothing, or None."""
-        for kernel, edit, place, why in EQUIVALENT:
-            if re.fullmatch(kernel, self.kernel) and re.match(edit, f"{self.kind}: {self.old}") and place in self.place:
+        for kernel, edit, place, copy, why in EQUIVALENT:
+            if re.fullmatch(kernel, self.kernel) and re.match(edit, f"{self.kind}: {self.old}") and place in self.place and copy in self.copy:
                 return why
         return None
 
@@ -184,6 +198,8 @@ def thinned(mutants, most):
     kept = []
     for group in groups.values():
         n = len(group)
+        for k, m in enumerate(group):
+            m.copy = f"copy {k + 1} of {n}"
         kept += group if n <= most else [group[i * (n - 1) // (most - 1)] for i in range(most)]
     return kept
 
