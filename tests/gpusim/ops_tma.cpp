@@ -243,6 +243,7 @@ void note_bulk(Warp& w, Bulk& b, u32 bytes) {
       Access to;
       to.write = to.async = true, to.line = b.line;
       to.agent = race_agent(c, AgentKind::kCopies, mb), to.clock = b.copies[r] = race_next_copy(c, mb);
+      if (!(b.cta_mask & (b.cta_mask - 1))) global.agent = to.agent, global.clock = to.clock;  // its source is read until the mbarrier says so
       race_shared(w, (b.smem & 0xffffff) | r << kRankShift, bytes, to);
       if (b.dsmem) {
         to.write = false;

@@ -29,6 +29,16 @@ __global__ void bulk_load(const float* x, float* y, bool fixed) {
   __syncthreads();
   wait(&bar, 0);
 }
+__global__ void source_rewritten(float* x, float* y, bool fixed) {
+  __shared__ __align__(128) float s[32];
+  __shared__ __align__(8) unsigned long long bar;
+  if (threadIdx.x == 0) init(&bar, 1), expect(&bar, 128), copy(s, x, 128, &bar);
+  __syncwarp();
+  if (fixed) wait(&bar, 0);
+  x[threadIdx.x] = -1;
+  wait(&bar, 0);
+  y[threadIdx.x] = s[threadIdx.x];
+}
 // Two stages; the second is read after a wait for the first one's barrier.
 __global__ void wrong_stage(const float* x, float* y, int stage) {
   __shared__ __align__(128) float s[2][32];
@@ -262,6 +272,13 @@ static const Bug kBugs[] = {
      [](bool fixed) {
        bulk_load<<<1, 256>>>(numbers(256), device_alloc<float>(256), fixed);
        SYNC("kernel");
+     }},
+    {"load_source_overwritten", "RACE \\(global memory, write after read\\)",
+     [](bool fixed) {
+       float* y = device_alloc<float>(32);
+       source_rewritten<<<1, 32>>>(numbers(32), y, fixed);
+       SYNC("kernel");
+       if (fixed) check(to_host(y, 32)[31] == 31, "the copy has the old value");
      }},
     {"wait_for_another_stage", "RACE \\(shared memory, read after write\\)|read of shared memory that nobody has written",
      [](bool fixed) {
