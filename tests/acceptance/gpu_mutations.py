@@ -24,10 +24,12 @@ MODES = [  # every check of the simulator, three seeds; FP32 accumulation, which
     {"SMS": "8", "STRICT": "2", "ACC": "f32"},
     {"SMS": "6", "STRICT": "3", "ACC": "f32"},
 ]
+# What the host says in a tensor map: the operands' swizzle (0 none, 1 and 2 narrower), box, bound and stride (gpu_mutations_maps.c applies it to the unchanged program).
+MAPS = ["swizzle 0", "swizzle 1", "swizzle 2", "box 0 32", "box 1 32", "dim 1 1", "stride 0 16"]
 # Survivors that change nothing: (kernel, kind and instruction, source line, which of its copies there), each with the proof that no input shows them.
 REGISTERS, ANY = r"setp\.\w+\.s32 %p\d+, %r\d+, %r\d+;", "copy"
 EQUIVALENT = [
-    (r".*", r"compare lt as le: " + REGISTERS, "while (group < args.num_groups) {", "copy 2 of 2",
+    (r".*", r"compare lt as le: " + REGISTERS, "while (group < args.num_groups) {", r"copy (\d+) of \1$",
      "the test behind a tile: group is that tile's and below num_groups, so < and <= are both true (the one that follows ++group is caught)"),
     (r"fp8_weight_gradient", r"compare lt as le: setp\.lt\.s32 %p\d+, %r\d+, 128;", "i < tile.num_stages;", ANY,
      "it asks whether depth + 127 < 128; they differ for a depth of 1 only, and the depth of a group is a multiple of 128"),
@@ -61,9 +63,16 @@ class Mutant:
     def equivalent(self):
         """The proof that this mutant changes nothing, or None."""
         for kernel, edit, place, copy, why in EQUIVALENT:
-            if re.fullmatch(kernel, self.kernel) and re.match(edit, f"{self.kind}: {self.old}") and place in self.place and copy in self.copy:
+            if re.fullmatch(kernel, self.kernel) and re.match(edit, f"{self.kind}: {self.old}") and place in self.place and re.search(copy, self.copy):
                 return why
         return None
+
+
+class MapMutant(Mutant):
+    """Another tensor map for the same program."""
+
+    def __init__(self, kernel, change):
+        super().__init__(kernel, None, change, change, "tensor map", "gemm_launch.h operand_map")
 
 
 def kernel_texts(image):
@@ -155,6 +164,8 @@ def mutants_of(kernel, base, text, place):
                 yield make(at, statement, re.sub(r"\d+;$", f"{n - 16 if n > 16 else 32};", statement), "another swizzle constant")
         if op == "and.b32" and re.search(r", 112;$", statement):
             yield make(at, statement, re.sub(r"112;$", "48;", statement), "another swizzle mask")
+        if op == "not.b16":  # the mask of CTAs of a multicast is the complement of a shift
+            yield make(at, statement, f"mov.b16 {statement.split()[1]} 1;", "multicast to the first CTA only")
         if op.startswith("mapa."):
             yield make(at, statement, re.sub(r"[^ ]+;$", "0;", statement), "arrive at the first CTA only")
         leading = re.search(r"^or\.b32 .* (\d{6,9});$", statement)
@@ -204,8 +215,8 @@ def thinned(mutants, most):
     return kept
 
 
-def run(program, cases, mode, prefix, library, timeout):
-    env = dict(os.environ, LD_LIBRARY_PATH=library, **{f"{prefix}_{k}": v for k, v in mode.items()})
+def run(program, cases, mode, prefix, library, timeout, more=None):
+    env = dict(os.environ, LD_LIBRARY_PATH=library, **{f"{prefix}_{k}": v for k, v in mode.items()}, **(more or {}))
     try:
         done = subprocess.run([program, cases, "-a"], env=env, capture_output=True, timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -226,6 +237,7 @@ def main():
     arguments.add_argument("program")
     arguments.add_argument("work")
     arguments.add_argument("--library", required=True)
+    arguments.add_argument("--maps", default="", help="gpu_mutations_maps.c as a shared library: tensor maps are mutated, too")
     arguments.add_argument("--source", default=".", help="the repository's root: source lines of the mutants")
     arguments.add_argument("--prefix", required=True, help="of the simulator's variables")
     arguments.add_argument("--kernels", default=",".join(KERNELS))
@@ -238,31 +250,40 @@ def main():
     wanted = a.kernels.split(",")
     mutants = [m for name, at, text, files in kernel_texts(image) if name in wanted for m in mutants_of(name, at, text, places(text, files, a.source))]
     mutants = [m for m in thinned(mutants, a.copies) if re.search(a.only, str(m))]
+    if a.maps:
+        mutants += [m for name in wanted for m in (MapMutant(name, change) for change in MAPS) if re.search(a.only, str(m))]
     if a.list:
         print("\n".join(map(str, mutants)))
         return
     for name in wanted:  # the unchanged program passes every mode, or nothing here means anything
         for mode in MODES:
-            outcome = run(a.program, KERNELS[name][1], mode, a.prefix, a.library, 300)
+            outcome = run(a.program, KERNELS[name][1], mode, a.prefix, a.library, 300, {"LD_PRELOAD": os.path.abspath(a.maps), "MUTATE_MAP": "none"} if a.maps else None)
             if outcome:
                 sys.exit(f"{name}: the unchanged program does not pass {mode}: {outcome}")
-    def judge(numbered):
-        number, m = numbered
-        began = time.time()
+    def make_mutant(m, to):
         changed = bytearray(image)
         if changed[m.offset:m.offset + len(m.old)].decode("latin1") != m.old:
             sys.exit(f"{m}: the text is not where it was found")
         changed[m.offset:m.offset + len(m.old)] = m.new.encode("latin1")
-        mutant_program = os.path.join(a.work, f"mutant{number}")
-        with open(mutant_program, "wb") as out:
+        with open(to, "wb") as out:
             out.write(changed)
-        os.chmod(mutant_program, 0o755)
+        os.chmod(to, 0o755)
+
+    def judge(numbered):
+        number, m = numbered
+        began = time.time()
+        program, more = os.path.join(a.work, f"mutant{number}"), None
+        if isinstance(m, MapMutant):
+            program, more = a.program, {"LD_PRELOAD": os.path.abspath(a.maps), "MUTATE_MAP": m.new}
+        else:
+            make_mutant(m, program)
         outcome = None
         for mode in MODES:
-            outcome = run(mutant_program, KERNELS[m.kernel][1], mode, a.prefix, a.library, 60)
+            outcome = run(program, KERNELS[m.kernel][1], mode, a.prefix, a.library, 60, more)
             if outcome:
                 break
-        os.remove(mutant_program)
+        if not more:
+            os.remove(program)
         print(f"{outcome or 'SURVIVED':9s} {time.time() - began:5.1f} s  {m}", flush=True)
         return m, outcome
 
