@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 # Kernel (by its traits' mangled name) -> the cases that exercise it.
@@ -215,14 +216,21 @@ def thinned(mutants, most):
     return kept
 
 
+# A program that another thread's child still holds open for writing cannot be started: writing one and starting one exclude each other.
+STARTING = threading.Lock()
+
+
 def run(program, cases, mode, prefix, library, timeout, more=None):
     env = dict(os.environ, LD_LIBRARY_PATH=library, **{f"{prefix}_{k}": v for k, v in mode.items()}, **(more or {}))
+    with STARTING:
+        process = subprocess.Popen([program, cases, "-a"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        done = subprocess.run([program, cases, "-a"], env=env, capture_output=True, timeout=timeout)
+        output = process.communicate(timeout=timeout)[0].decode("latin1")
     except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
         return "hang"
-    output = (done.stdout + done.stderr).decode("latin1")
-    if done.returncode == 0:
+    if process.returncode == 0:
         return None
     if "RACE" in output:
         return "race"
@@ -276,7 +284,8 @@ def main():
         if isinstance(m, MapMutant):
             program, more = a.program, {"LD_PRELOAD": os.path.abspath(a.maps), "MUTATE_MAP": m.new}
         else:
-            make_mutant(m, program)
+            with STARTING:
+                make_mutant(m, program)
         outcome = None
         for mode in MODES:
             outcome = run(program, KERNELS[m.kernel][1], mode, a.prefix, a.library, 60, more)

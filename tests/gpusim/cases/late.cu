@@ -1,4 +1,5 @@
-// What a program reads that does not wait or fence: stale bytes, NaN accumulators, tiles already refilled. Every check is off (GPUSIM_LAZY_ASYNC alone), so the values themselves must be wrong.
+// What a program reads that does not wait or fence: stale bytes, NaN accumulators, tiles already refilled. Every check is off (GPUSIM_LAZY_ASYNC alone), so the values
+// themselves must be wrong.
 // Policy: each kernel runs as it should be, with the right result, and with one instruction missing, with exactly the wrong one that the simulator promises.
 #include <cuda_bf16.h>
 
