@@ -263,11 +263,13 @@ def main():
     if a.list:
         print("\n".join(map(str, mutants)))
         return
-    for name in wanted:  # the unchanged program passes every mode, or nothing here means anything
-        for mode in MODES:
-            outcome = run(a.program, KERNELS[name][1], mode, a.prefix, a.library, 300, {"LD_PRELOAD": os.path.abspath(a.maps), "MUTATE_MAP": "none"} if a.maps else None)
+    unchanged = {"LD_PRELOAD": os.path.abspath(a.maps), "MUTATE_MAP": "none"} if a.maps else None
+    checks = [(name, mode) for name in wanted for mode in MODES]
+    with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:  # the unchanged program passes every mode, or nothing here means anything
+        for (name, mode), outcome in zip(checks, pool.map(lambda check: run(a.program, KERNELS[check[0]][1], check[1], a.prefix, a.library, 300, unchanged), checks)):
             if outcome:
                 sys.exit(f"{name}: the unchanged program does not pass {mode}: {outcome}")
+
     def make_mutant(m, to):
         changed = bytearray(image)
         if changed[m.offset:m.offset + len(m.old)].decode("latin1") != m.old:
