@@ -2,7 +2,10 @@
 #pragma once
 #include <cuda.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
+#include <limits>
 
 namespace atoll::cuda {
 
@@ -14,12 +17,16 @@ constexpr int kMostRowGroups = 256, kMostMappedGroups = 8;   // a launch; more g
 struct GemmArgs {
   int m = 0, n = 0, k = 0;             // m of a c (grouped by depth), k of a group (grouped by rows)
   int num_groups = 1;
-  int offsets[kMostRowGroups + 1] = {};  // rows, or elements of K; group g has [offsets[g], offsets[g + 1])
+  int offsets[kMostRowGroups + 1];     // rows, or elements of K; group g has [offsets[g], offsets[g + 1]). Beyond the last group: INT_MAX, so that a walk too far is no quiet one
   void* c = nullptr;
   int64_t c_stride = 0, c_group_stride = 0;  // elements
   bool c_is_fp32 = false, accumulate = false;
   const float* b_scales = nullptr;     // kTilesByBlocks: [group][n / 128][k / 128]
   int b_scale_stride = 0, b_scale_rows = 0;  // a launch has fewer than 2^31 scales
+  GemmArgs() {
+    std::fill(std::begin(offsets), std::end(offsets), std::numeric_limits<int>::max());
+    offsets[0] = 0;
+  }
 };
 template <int kMaps>
 struct GemmMaps {

@@ -124,9 +124,10 @@ __device__ void multiply_stage(float (&d)[64], const Descriptors& first, int sta
   ptx::wgmma_commit();
 }
 
-// This warp reads the stage no more: told to every CTA whose TMA writes into it, once all lanes have read.
-__device__ inline void release(GemmShared& s, int stage) {
-  __syncwarp();
+// This warp reads the stage no more: told to every CTA whose TMA writes into it. Where lanes read scales there, once all of them have; wgmma's own reads are over with its wait.
+template <class Traits>
+__device__ void release(GemmShared& s, int stage) {
+  if constexpr (Traits::kScales != Scales::kNone) __syncwarp();
   const uint32_t lane = threadIdx.x % 32;
   if (lane < ptx::cluster_size()) ptx::mbarrier_arrive_at(ptx::shared_address(&s.empty[stage]), lane);
 }
@@ -148,7 +149,7 @@ __device__ void sum_promoted(const GemmArgs& args, GemmShared& s, const GemmTile
     ptx::wgmma_wait<0>();
     ptx::touch(partial);
     if constexpr (Traits::kScales == Scales::kTilesByBlocks) {
-      release(s, ring.stage);
+      release<Traits>(s, ring.stage);
       const float s0 = a0 * from_b, s1 = a1 * from_b;
 #pragma unroll
       for (int j = 0; j < 64; ++j) sum[j] = fmaf(j % 4 < 2 ? s0 : s1, partial[j], sum[j]);
@@ -161,7 +162,7 @@ __device__ void sum_promoted(const GemmArgs& args, GemmShared& s, const GemmTile
         sum[j + 2] = fmaf(a1 * b.x, partial[j + 2], sum[j + 2]);
         sum[j + 3] = fmaf(a1 * b.y, partial[j + 3], sum[j + 3]);
       }
-      release(s, ring.stage);
+      release<Traits>(s, ring.stage);
     }
   }
 }
@@ -177,25 +178,26 @@ __device__ void sum_plain(GemmShared& s, const GemmTile& tile, RingPosition& rin
     ptx::mbarrier_wait(ptx::shared_address(&s.full[ring.stage]), ring.parity);
     multiply_stage<Traits>(sum, descriptors, ring.stage, i > 0);
     ptx::wgmma_wait<1>();
-    if (i > 0) release(s, before);
+    if (i > 0) release<Traits>(s, before);
     before = ring.stage;
   }
   ptx::wgmma_wait<0>();
   ptx::touch(sum);
-  release(s, before);
+  release<Traits>(s, before);
 }
 
 // BF16 result: each warp turns its 16 rows round in shared memory (swizzled as 16-byte chunks: no bank conflicts), then stores 16 bytes a lane. Only this warp touches them.
-template <bool kMayAdd>
+template <class Traits>
 __device__ void store_bf16(const GemmArgs& args, GemmShared& s, const GemmTile& tile, int group, const float (&sum)[64]) {
   const int lane = threadIdx.x % 32, warp_row = threadIdx.x % 128 / 32 * 16;
   uint8_t* staging = s.c[group] + warp_row * 256;
   auto* c = static_cast<__nv_bfloat16*>(args.c);
+  if constexpr (Traits::kScales == Scales::kNone) __syncwarp();  // the last tile's rows have been read; elsewhere this tile's releases said so
 #pragma unroll
   for (int j = 0; j < 64; j += 2) {
     const int r = lane / 4 + (j % 4 < 2 ? 0 : 8), chunk = j / 4;
     float2 value = make_float2(sum[j], sum[j + 1]);
-    if (kMayAdd && args.accumulate) {
+    if (Traits::kMayAdd && args.accumulate) {
       const int row = tile.m0 + 64 * group + warp_row + r, column = tile.n0 + chunk * 8 + lane % 4 * 2;
       if (row < tile.m_end && column < args.n) {
         const float2 old = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(c + row * args.c_stride + column));
@@ -212,7 +214,6 @@ __device__ void store_bf16(const GemmArgs& args, GemmShared& s, const GemmTile& 
     if (row < tile.m_end && column < args.n)
       *reinterpret_cast<uint4*>(c + row * args.c_stride + column) = *reinterpret_cast<const uint4*>(staging + r * 256 + (chunk ^ (r & 7)) * 16);
   }
-  __syncwarp();
 }
 
 // FP32 result, overwritten or added to. Neighbouring lanes exchange halves, so that each holds four columns side by side: 16 bytes an access.
@@ -271,11 +272,10 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_kernel(const __grid_constant
       if constexpr (Traits::kScales == Scales::kNone) sum_plain<Traits>(s, tile, ring, group, sum);
       else sum_promoted<Traits>(args, s, tile, ring, group, sum);
       if (Traits::kGroups == GroupedBy::kDepth || args.c_is_fp32) store_fp32<Traits::kMayAdd>(args, tile, group, sum);
-      else store_bf16<Traits::kMayAdd>(args, s, tile, group, sum);
+      else store_bf16<Traits>(args, s, tile, group, sum);
     }
   }
-  __syncwarp();
-  ptx::cluster_arrive();  // no CTA leaves while its neighbour may still arrive on its barriers
+  ptx::cluster_arrive();  // no CTA leaves while its neighbour may still arrive on its barriers; .aligned: the compiler brings the producer's warp together again
   ptx::cluster_wait();
 }
 

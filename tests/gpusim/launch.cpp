@@ -26,6 +26,7 @@ std::unique_ptr<Cluster> make_cluster(Launch& L, u32 id) {
     ct->ctaid[2] = bz * L.cl[2] + r / L.cl[0] / L.cl[1];
     ct->smem_size = L.fn->static_smem + L.dyn_smem;
     ct->smem.assign(kSmemBase + ct->smem_size + 16, options().poison ? 0xff : 0);
+    if (options().lazy) ct->async_smem = ct->smem;
     if (options().uninit) ct->written.assign(kSmemBase + ct->smem_size + 16, 0);
     for (u32 k = 0; k < (threads + 31) / 32; k++) {
       auto w = std::make_unique<Warp>();

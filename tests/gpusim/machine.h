@@ -151,6 +151,7 @@ struct RegState {
   u32 defined = 0;     // lanes
   Origin origin;       // of the value in the other lanes, when it was copied or computed from one
   u32 written_in = 0;  // the warp's wgmma.fence interval of the last write
+  u32 read_in = 0;     // ... and of the last read, copies not counted
   u16 in_flight = 0;   // wgmma that read or write it and were not waited for
   int flight_line = 0;
 };
@@ -184,6 +185,10 @@ struct Group {
 struct WgmmaOp {
   std::function<void()> run;
   int group;
+};
+struct WgmmaHeld {  // an accumulator between the issue of a wgmma and its wait: the register itself is NaN meanwhile
+  alignas(64) float value[32];
+  int group = 0;  // of the last wgmma that uses it
 };
 struct WgmmaFlight {  // registers that a wgmma occupies until its group was waited for
   int group;
@@ -220,11 +225,13 @@ struct Warp {
   u64 turn = 0;
   // asynchronous groups (only filled in lazy mode)
   std::deque<WgmmaOp> wg;
+  std::deque<std::function<void()>> wg_unchecked;  // issued by this warp, not yet by all four: its reads of shared memory are not noted yet
+  std::unordered_map<char*, WgmmaHeld> wg_held;    // by register, in lazy mode
   int wg_open = 0, wg_issued = 0, wg_done = 0;  // wgmma: queue, groups committed, operations issued and executed
   int bulk_open[32] = {}, cp_open[32] = {};     // current group number per lane
   std::deque<WgmmaFlight> flights;
   std::vector<u32> wg_group_ops, cp_group_ops, bulk_group_ops[32];  // number of the last operation of each committed group
-  u32 wg_ops = 0, wg_waited = 0, cp_ops = 0, bulk_ops = 0;
+  u32 wg_ops = 0, cp_ops = 0, bulk_ops = 0;
   u32 fence_interval = 1;  // counts wgmma.fence
   // race checker
   u32 agent = 0;
@@ -263,7 +270,12 @@ struct Cta {
   Cluster* cluster = nullptr;
   u32 rank = 0, ctaid[3] = {}, nthreads = 0, live = 0;
   u32 smem_size = 0;
-  std::vector<u8> smem;  // kSmemBase bytes of system area in front
+  std::vector<u8> smem;        // kSmemBase bytes of system area in front
+  std::vector<u8> async_smem;  // lazy mode: the same as the async proxy sees it, without generic writes since the last fence.proxy.async
+  u8* async_view() { return async_smem.empty() ? smem.data() : async_smem.data(); }
+  void async_wrote(u32 offset, u32 bytes) {  // the async proxy wrote into smem
+    if (!async_smem.empty()) memcpy(async_smem.data() + offset, smem.data() + offset, bytes);
+  }
   std::vector<std::unique_ptr<Warp>> warps;
   Barrier bar[16];
   std::unordered_map<u64, Clock> wgmma_clocks;  // by warpgroup and operation: what its four warps had seen when they issued it

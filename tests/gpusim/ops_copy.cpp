@@ -221,6 +221,8 @@ void dec_fence(Decoder& d, Inst& i) {
     if (d.has("async"))
       i.fn = [](Warp& w, const Inst&, u32) {
         if (w.cluster->race) race_proxy_fence(w);
+        for (auto& c : w.cluster->ctas)  // whose writes they are is the race checker's business
+          if (!c->async_smem.empty()) c->async_smem = c->smem;
       };
   } else if (d.has("mbarrier_init"))
     i.fn = [](Warp& w, const Inst&, u32) {

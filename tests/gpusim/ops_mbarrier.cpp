@@ -121,7 +121,7 @@ void mbar_h(Warp& w, const Inst& i, u32 m) {
     }
     if (c.race) {
       race_mbar_use(w, a, a >> kRankShift != w.cta->rank, i.ast->line);
-      if (arrivals) race_release(w, race_sync_var(c, a));
+      if (arrivals) race_release(w, race_sync_var(c, a), w.live & ~m ? 1u << l : kFullMask);
     }
     mbar_store(c, a, b, arrivals, l);
     if (i.target) w.reg<u64>(i.o[0])[l] = old;
@@ -131,7 +131,8 @@ void mbar_h(Warp& w, const Inst& i, u32 m) {
 void mbar_wait(Warp& w, const Inst& i, u32 m) {
   u32 r = 0;
   int first = -1;
-  u32 fa = 0, fp = 0, arrived = 0;
+  u32 fa = 0, fp = 0;
+  const Clock* arrived = nullptr;
   lanes(m, [&](int l) {
     u32 a = sh_addr(addr_val(w, i, 0, l), l);
     if (a >> kRankShift != w.cta->rank) throw SimError(kIllegalAddress, "mbarrier wait on another CTA's barrier", l);
@@ -149,12 +150,12 @@ void mbar_wait(Warp& w, const Inst& i, u32 m) {
       race_mbar_use(w, a, false, i.ast->line);
       if (done) {
         const Clock& published = race_sync_var(*w.cluster, a | 1);
-        arrived = published.of(w.agent);
+        arrived = &published;
         race_acquire(w, published);
       }
     }
   });
-  if (r && w.cluster->race) race_lanes_acquire(w, r, arrived);
+  if (r && arrived) race_lanes_acquire(w, r, *arrived);
   w.st.mbarrier_waits++;
   bool timed_out = w.cur.wait_phase & 0x100;
   if (!r && (i.aux & 2) && !timed_out && m == w.cur.mask) {

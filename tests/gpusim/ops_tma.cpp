@@ -134,10 +134,12 @@ void load_box(const Bulk& b, Cta& ct, u32 dst) {
     const u32 off = swz(off0 + so, b.t.swizzle);
     if (!g) {
       memcpy(base + off, outside, n);
+      ct.async_wrote(off, n);
       if (uninit) memset(&ct.written[off], 1, n);
       return;
     }
     memcpy(base + off, w.global_at(g, n, b.lane), n);
+    ct.async_wrote(off, n);
     if (!uninit) return;
     const Shadow* s = mem_shadow(w, g, n);
     if (s && s->uninit)
@@ -165,11 +167,17 @@ void run_load(const Bulk& b) {
       load_box(b, ct, dst);
     } else {
       u8* d = w.shared_at(dst, b.size, b.lane, true);
-      const u8* s = b.dsmem ? w.shared_at((u32)b.gaddr, b.size, b.lane, true) : w.global_at(b.gaddr, b.size, b.lane);
+      const u8* s = nullptr;
+      if (b.dsmem) {
+        w.shared_at((u32)b.gaddr, b.size, b.lane, true);  // bounds
+        s = c.ctas[b.gaddr >> kRankShift]->async_view() + (b.gaddr & 0xffffff);
+      } else
+        s = w.global_at(b.gaddr, b.size, b.lane);
       if (b.red == kRedNone)
         memcpy(d, s, b.size);
       else
         reduce_into(d, s, b.size, b.red, b.ty);
+      ct.async_wrote(dst & 0xffffff, b.size);
       if (options().uninit) {
         if (b.dsmem)
           memset(&ct.written[dst & 0xffffff], 1, b.size);
@@ -195,7 +203,7 @@ void read_source(Bulk& b) {
                    "the bulk store issued at " + source_of_line(b) + " reads shared memory after its CTA has exited (no cp.async.bulk.wait_group)", b.lane);
   const u32 bytes = b.tensor ? box_bytes(b.t) : b.size, off = b.smem & 0xffffff, first = off & ~1023u;  // a swizzle moves chunks within 1024 bytes
   const u32 last = std::min<u32>((off + bytes + 1023) & ~1023u, ct.smem.size());
-  b.held = std::make_shared<std::vector<u8>>(ct.smem.begin() + first, ct.smem.begin() + last);
+  b.held = std::make_shared<std::vector<u8>>(ct.async_view() + first, ct.async_view() + last);
 }
 void run_store(Bulk& b) {
   Warp& w = *b.w;
@@ -235,6 +243,7 @@ void note_bulk(Warp& w, Bulk& b, u32 bytes) {
       Access to;
       to.write = to.async = true, to.line = b.line;
       to.agent = race_agent(c, AgentKind::kCopies, mb), to.clock = b.copies[r] = race_next_copy(c, mb);
+      if (!(b.cta_mask & (b.cta_mask - 1))) global.agent = to.agent, global.clock = to.clock;  // its source is read until the mbarrier says so
       race_shared(w, (b.smem & 0xffffff) | r << kRankShift, bytes, to);
       if (b.dsmem) {
         to.write = false;
@@ -443,6 +452,7 @@ void dec_st_async(Decoder& d, Inst& i) {
           atomic_at(p + k * i.w, i.aux2 - 1, (Ty)i.aux, v, 0, i.w);
         }
       }
+      w.cluster->ctas[a >> kRankShift]->async_wrote(a & 0xffffff, n);
       mbar_complete(*w.cluster, mb, n, 0);
     });
   };

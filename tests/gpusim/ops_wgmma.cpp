@@ -28,26 +28,15 @@ inline u32 chunk_mn(const Desc& d, u32 c, u32 k) {
   u32 o = d.mode == 16 ? c * d.sbo + (k & 7) * 16 + (k >> 3) * d.lbo : (c % per) * 16 + (k & 7) * d.mode + (c / per) * d.lbo + (k >> 3) * d.sbo;
   return swizzled(d, d.start + o);
 }
-// Reads 16-byte chunks of the CTA's shared memory: bounds always, what was written and raced for when that is checked.
+// 16-byte chunks of the CTA's shared memory as the async proxy sees it.
 struct Chunks {
-  Warp& w;
   const u8* base;
   u32 size;
-  const Access* access;  // null: not checked (another warp of the warpgroup checks this operand)
   const u8* at(u32 a) const {
-    if (__builtin_expect(access || a - kSmemBase + 16 > size || a < kSmemBase, 0)) slow(a);
-    return base + a;
-  }
-  [[gnu::noinline]] void slow(u32 a) const {
-    Cta& c = *w.cta;
-    if (a < kSmemBase || a + 16 > kSmemBase + c.smem_size)
+    if (__builtin_expect(a - kSmemBase + 16 > size || a < kSmemBase, 0))
       throw SimError(kIllegalAddress, "wgmma: matrix descriptor reaches shared offset " + std::to_string((int)a - (int)kSmemBase) + ", the CTA has " +
-                                          std::to_string(c.smem_size) + " bytes");
-    if (options().uninit)
-      for (int k = 0; k < 16; k++)
-        if (!c.written[a + k])
-          throw SimError(kIllegalAddress, "wgmma reads shared memory that nobody has written, offset " + std::to_string(a + k - kSmemBase));
-    if (w.cluster->race) race_shared(w, a | c.rank << kRankShift, 16, *access);
+                                          std::to_string(size) + " bytes");
+    return base + a;
   }
 };
 template <Ty T>
@@ -146,6 +135,60 @@ struct Issued {  // operands that are read when the instruction is issued; regis
   bool accumulate;
   u32 number;  // of the warpgroup's operations
 };
+// The chunks of shared memory that this warp's quarter of a wgmma reads (the four read the same B: the first answers for it).
+template <class F>
+void for_each_chunk(const Warp& w, const Inst& i, const Issued& op, F f) {
+  const InstExt& x = *i.x;
+  const u32 row0 = (w.id % 4) * 16, N = x.p[0], K = x.p[1];
+  if (x.v[1].empty()) {
+    const Desc d = parse_desc(op.desc_a);
+    for (u32 k = 0; k < (x.p[5] ? K : 16); k++)
+      for (u32 c = 0; c < 2; c++) f(x.p[5] ? chunk_mn(d, row0 / 8 + c, k) : chunk_k(d, row0 + k, c));
+  }
+  if (w.id % 4) return;
+  const Desc d = parse_desc(op.desc_b);
+  for (u32 k = 0; k < (x.p[6] ? K : N); k++)
+    for (u32 c = 0; c < (x.p[6] ? N / 8 : 2); c++) f(x.p[6] ? chunk_mn(d, c, k) : chunk_k(d, k, c));
+}
+// All four warps have issued it: from here to the wait its tiles must be there and stay. Checked now, however late it runs.
+void wgmma_check_sources(Warp& w, const Inst& i, const Issued& op) {
+  Cta& cta = *w.cta;
+  Access access;
+  access.async = true, access.line = i.ast->line, access.clock = op.number;
+  if (w.cluster->race) {
+    access.agent = race_agent(*w.cluster, AgentKind::kWgmma, wg_key(w));
+    access.clocks = &cta.wgmma_clocks[wg_number(w, op.number)];
+  }
+  const Chunks bounds{nullptr, cta.smem_size};
+  for_each_chunk(w, i, op, [&](u32 at) {
+    bounds.at(at);
+    if (options().uninit)
+      for (int k = 0; k < 16; k++)
+        if (!cta.written[at + k])
+          throw SimError(kIllegalAddress, "wgmma reads shared memory that nobody has written, offset " + std::to_string(at + k - kSmemBase));
+    if (w.cluster->race) race_shared(w, at | cta.rank << kRankShift, 16, access);
+  });
+  if (w.id % 4 == 3) cta.wgmma_clocks.erase(wg_number(w, op.number));
+}
+// Late wgmma: from issue to wait an accumulator lives here, and whoever reads the register gets a NaN.
+void hold_accumulators(Warp& w, const Inst& i) {
+  for (u32 r : i.x->v[0]) {
+    u32* reg = w.reg<u32>(r);
+    auto [it, fresh] = w.wg_held.try_emplace(w.R + r);
+    it->second.group = w.wg_open;
+    if (!fresh) continue;
+    memcpy(it->second.value, reg, 128);
+    for (int l = 0; l < 32; l++) reg[l] = 0x7fffffff;
+  }
+}
+void give_accumulators_back(Warp& w, int upto) {
+  for (auto it = w.wg_held.begin(); it != w.wg_held.end();)
+    if (it->second.group < upto) {
+      memcpy(it->first, it->second.value, 128);
+      it = w.wg_held.erase(it);
+    } else
+      ++it;
+}
 void wgmma_run(Warp& w, char* R, const Inst& i, const Issued& op) {
   char* keep = w.R;
   w.R = R;
@@ -153,14 +196,8 @@ void wgmma_run(Warp& w, char* R, const Inst& i, const Issued& op) {
   const int N = x.p[0], K = x.p[1];
   const bool scale = op.accumulate;
   Ty ta = (Ty)x.p[2], tb = (Ty)x.p[3];
-  Access access;
-  access.async = true, access.line = i.ast->line, access.clock = op.number;
-  if (w.cluster->race) {
-    access.agent = race_agent(*w.cluster, AgentKind::kWgmma, wg_key(w));
-    access.clocks = &w.cta->wgmma_clocks[wg_number(w, op.number)];
-  }
-  const bool checks = options().uninit || w.cluster->race;
-  Chunks ch{w, w.cta->smem.data(), w.cta->smem_size, checks ? &access : nullptr};
+  const Chunks ch{w.cta->async_view(), w.cta->smem_size};
+  auto accumulator = [&](u32 r) { return options().lazy ? w.wg_held.at(R + r).value : w.reg<float>(r); };
   float a[16][32];
   if (x.v[1].empty()) {
     Desc d = parse_desc(op.desc_a);
@@ -171,7 +208,6 @@ void wgmma_run(Warp& w, char* R, const Inst& i, const Issued& op) {
   if (x.p[4] < 0)
     for (auto& r : a)
       for (int k = 0; k < K; k++) r[k] = -r[k];
-  if (w.id % 4) ch.access = nullptr;  // the four warps read the same B
   const float* b4 = decode_b(ch, op.desc_b, tb, N, K, x.p[6]);
   Frag f;
   expand_a(f, a, K);
@@ -182,19 +218,19 @@ void wgmma_run(Warp& w, char* R, const Inst& i, const Issued& op) {
     for (int r = 0; r < nr; r++) {
       acc[r] = tmp[r];
       if (scale)
-        for (int l = 0; l < 32; l++) tmp[r][l] = f16f(w.reg<u32>(x.v[0][r / 2])[l] >> (16 * (r & 1)));
+        for (int l = 0; l < 32; l++) tmp[r][l] = f16f(reinterpret_cast<u32*>(accumulator(x.v[0][r / 2]))[l] >> (16 * (r & 1)));
       else
         memset(tmp[r], 0, 128);
     }
   } else
     for (int r = 0; r < nr; r++) {
-      acc[r] = w.reg<float>(x.v[0][r]);
+      acc[r] = accumulator(x.v[0][r]);
       if (!scale) memset(acc[r], 0, 128);
     }
   product(f, b4, acc, N, K, ta, tb, true);
   if (x.p[8])
     for (int r = 0; r < nr / 2; r++)
-      for (int l = 0; l < 32; l++) w.reg<u32>(x.v[0][r])[l] = (u32)f2h(tmp[2 * r][l]) | (u32)f2h(tmp[2 * r + 1][l]) << 16;
+      for (int l = 0; l < 32; l++) reinterpret_cast<u32*>(accumulator(x.v[0][r]))[l] = (u32)f2h(tmp[2 * r][l]) | (u32)f2h(tmp[2 * r + 1][l]) << 16;
   w.st.macs += (u64)16 * N * K;
   w.R = keep;
 }
@@ -221,7 +257,23 @@ void wgmma_h(Warp& w, const Inst& i, u32 m) {
     w.cta->wgmma_clocks[wg_number(w, op.number)].join(w.clock);
     w.clock.seen[w.agent]++;
   }
-  if (!options().lazy) {  // starts when all four warps have issued it
+  if (w.cluster->race || options().uninit) {
+    w.wg_unchecked.push_back([&w, &i, op] { wgmma_check_sources(w, i, op); });
+    auto issued = [&] {
+      for (int k = wg * 4; k < wg * 4 + 4; k++)
+        if (w.cta->warps[k]->wg_unchecked.empty()) return false;
+      return true;
+    };
+    while (issued())
+      for (int k = wg * 4; k < wg * 4 + 4; k++) {
+        auto check = std::move(w.cta->warps[k]->wg_unchecked.front());
+        w.cta->warps[k]->wg_unchecked.pop_front();
+        check();
+      }
+  }
+  if (options().lazy)
+    hold_accumulators(w, i);
+  else {  // starts when all four warps have issued it
     int least = w.wg_issued;
     for (int k = wg * 4; k < wg * 4 + 4; k++)
       if (w.cta->warps[k]->live) least = std::min(least, w.cta->warps[k]->wg_issued);
@@ -244,13 +296,10 @@ void wgmma_wait(Warp& w, const Inst& i, u32 m) {
     if (options().lazy)
       for (int k = wg * 4; k < wg * 4 + 4 && k < (int)w.cta->warps.size(); k++)
         wgmma_drain(*w.cta->warps[k], [&](Warp& v) { return v.wg.front().group < upto; });
+    if (options().lazy) give_accumulators_back(w, upto);
     if (options().registers) wgmma_frees_regs(w, upto);
     if (w.cluster->race && upto > 0) {
-      const u32 number = w.wg_group_ops[upto - 1];
-      w.clock.raise(race_agent(*w.cluster, AgentKind::kWgmma, wg_key(w)), number);
-      for (u32 n = w.wg_waited + 1; n <= number; n++)
-        if (w.id % 4 == 3) w.cta->wgmma_clocks.erase(wg_number(w, n));
-      w.wg_waited = std::max(w.wg_waited, number);
+      w.clock.raise(race_agent(*w.cluster, AgentKind::kWgmma, wg_key(w)), w.wg_group_ops[upto - 1]);
     }
   } else if (i.aux == 1) {
     w.wg_group_ops.push_back(w.wg_ops);

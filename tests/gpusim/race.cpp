@@ -14,6 +14,18 @@ void Clock::join(const Clock& o) {
     u32& mine = far[uid];
     mine = std::max(mine, clock);
   }
+  for (auto& [key, clock] : o.lanes) raise_lane(key / 32, key % 32, clock);
+}
+void Clock::raise_lane(u32 agent, u32 lane, u32 clock) {
+  const std::pair<u32, u32> entry{agent * 32 + lane, 0};
+  auto it = std::lower_bound(lanes.begin(), lanes.end(), entry);
+  if (it == lanes.end() || it->first != entry.first) it = lanes.insert(it, entry);
+  it->second = std::max(it->second, clock);
+}
+u32 Clock::of_lane(u32 agent, u32 lane) const {
+  if (lane >= 32) return 0;
+  const auto it = std::lower_bound(lanes.begin(), lanes.end(), std::pair<u32, u32>{agent * 32 + lane, 0});
+  return it != lanes.end() && it->first == agent * 32 + lane ? it->second : 0;
 }
 void Clock::raise(u32 agent, u32 clock) {
   if (seen.size() <= agent) seen.resize(agent + 1);
@@ -42,8 +54,27 @@ u32 race_agent(Cluster& c, AgentKind kind, u32 key) {
   }
   return it->second;
 }
-void race_release(Warp& w, Clock& to) {
-  to.join(w.clock);
+void race_release(Warp& w, Clock& to, u32 mask) {
+  const u32 now = w.clock.of(w.agent);
+  if (w.live & ~mask) {  // the other lanes' accesses since they last synchronised with these are not released
+    auto synced = [&](u32 from) {
+      u32 least = now;
+      for (u32 k = mask & w.live; k; k &= k - 1)
+        least = std::min(least, std::max(w.full_sync, w.pair_sync.empty() ? 0 : w.pair_sync[from * 32 + __builtin_ctz(k)]));
+      return least;
+    };
+    u32 all = now;
+    for (u32 k = w.live & ~mask; k; k &= k - 1) all = std::min(all, synced(__builtin_ctz(k)));
+    const u32 before = to.of(w.agent);
+    for (u32 k = w.live; k; k &= k - 1) {
+      const u32 lane = __builtin_ctz(k), clock = mask >> lane & 1 ? now : synced(lane);
+      if (clock > std::max(all, before)) to.raise_lane(w.agent, lane, clock);
+    }
+    w.clock.seen[w.agent] = all;
+    to.join(w.clock);
+    w.clock.seen[w.agent] = now;
+  } else
+    to.join(w.clock);
   w.clock.seen[w.agent]++;
 }
 void race_acquire(Warp& w, const Clock& from) { w.clock.join(from); }
@@ -69,17 +100,19 @@ void race_warp_sync(Warp& w, u32 mask) {
   w.clock.seen[w.agent]++;
 }
 // Lanes of `mask` have waited for an mbarrier: they see what any lane of the warp did up to the clock of its arrival.
-void race_lanes_acquire(Warp& w, u32 mask, u32 clock) {
-  if (!(w.live & ~mask)) {
-    w.full_sync = std::max(w.full_sync, clock);
-    return;
-  }
-  if (w.pair_sync.empty()) w.pair_sync.resize(1024);
-  for (u32 a = 0; a < 32; a++)
+void race_lanes_acquire(Warp& w, u32 mask, const Clock& from) {
+  const bool all = !(w.live & ~mask);
+  const u32 clock = from.of(w.agent);
+  if (all) w.full_sync = std::max(w.full_sync, clock);
+  for (u32 a = 0; a < 32; a++) {
+    const u32 seen = std::max(all ? 0 : clock, from.of_lane(w.agent, a));
+    if (!seen) continue;
+    if (w.pair_sync.empty()) w.pair_sync.resize(1024);
     for (u32 b = mask; b; b &= b - 1) {
       u32& at = w.pair_sync[a * 32 + __builtin_ctz(b)];
-      at = std::max(at, clock);
+      at = std::max(at, seen);
     }
+  }
 }
 bool lanes_synced(const Warp& w, u32 lane, u32 clock, int me) {
   if (w.full_sync >= clock) return true;
@@ -147,7 +180,7 @@ void race_shared(Warp& w, u32 addr, u32 n, const Access& a) {
       return !lanes;
     }
     if (e.agent == w.agent && e.agent < real) return true;  // an asynchronous operation after its issuer's own accesses
-    return clocks.of(e.agent) >= e.clock;
+    return clocks.of(e.agent) >= e.clock || (e.agent < real && clocks.of_lane(e.agent, e.lane) >= e.clock);
   };
   for_each_word(off, n, [&](u32 word, u32 mask) {
     Cell& c = r.cells[rank][word];
@@ -161,7 +194,7 @@ void race_shared(Warp& w, u32 addr, u32 n, const Access& a) {
     }
     const Epoch now = epoch_of(1, me, clock, mask, a);
     if (!a.write) {
-      note_reader(r, c, now);
+      note_reader(r, c, now, w.full_sync);
       return;
     }
     for_each_reader(r, c, [&](const Epoch& e) {
@@ -175,6 +208,9 @@ void race_shared(Warp& w, u32 addr, u32 n, const Access& a) {
 
 // ---- the initialisation of mbarriers -----------------------------------------------------------
 void race_mbar_init(Warp& w, u32 addr) {
+  if (auto it = w.cluster->race->init.find(addr); it != w.cluster->race->init.end())
+    throw SimError(kIllegalInstruction, "mbarrier.init at " + hex(addr) + " (shared offset " + std::to_string((addr & 0xffffff) - kSmemBase) +
+                                            "), where " + agent_name(*w.cluster, it->second.agent) + " has initialised an mbarrier that nobody invalidated");
   race_sync_var(*w.cluster, addr) = Clock();
   race_sync_var(*w.cluster, addr | 1) = Clock();
   w.cluster->race->init[addr] = {w.agent, w.clock.of(w.agent), false};

@@ -17,6 +17,10 @@ struct Clock {
   std::vector<uint32_t> seen;                  // by agent of this cluster: its clock as far as this one has seen it
   std::vector<uint32_t> proxy;                 // the part that a proxy fence made visible to the async proxy
   std::unordered_map<uint64_t, uint32_t> far;  // agents of other clusters, by uid
+  // Single lanes of warps (agent * 32 + lane, sorted): what a lane that arrived alone has released, beyond what `seen` says of its whole warp.
+  std::vector<std::pair<uint32_t, uint32_t>> lanes;
+  uint32_t of_lane(uint32_t agent, uint32_t lane) const;
+  void raise_lane(uint32_t agent, uint32_t lane, uint32_t clock);
   void join(const Clock& o);
   uint32_t of(uint32_t agent) const { return agent < seen.size() ? seen[agent] : 0; }
   uint32_t proxy_of(uint32_t agent) const { return agent < proxy.size() ? proxy[agent] : 0; }
@@ -48,13 +52,13 @@ uint32_t race_agent(Cluster& c, AgentKind kind, uint32_t key);
 void race_shared(Warp& w, uint32_t addr, uint32_t n, const Access& a);
 void race_global(Warp& w, uint64_t addr, uint32_t n, const Access& a);
 void race_host(Launch& op, uint64_t addr, uint64_t n, bool write);  // copies and fills
-void race_release(Warp& w, Clock& to);
+void race_release(Warp& w, Clock& to, uint32_t mask = ~0u);  // mask: the lanes that arrive; they release what they did, and what was synchronised with them
 void race_acquire(Warp& w, const Clock& from);
 Clock& race_sync_var(Cluster& c, uint32_t addr);
 void race_strong_global(Warp& w, uint64_t addr, bool write, bool acquire, bool release);
 void race_fence(Warp& w, bool wider_than_cta);
 void race_proxy_fence(Warp& w);
-void race_lanes_acquire(Warp& w, uint32_t mask, uint32_t clock);
+void race_lanes_acquire(Warp& w, uint32_t mask, const Clock& from);
 void race_warp_sync(Warp& w, uint32_t mask);
 uint32_t race_next_copy(Cluster& c, uint32_t mbar);  // numbers the copies that an mbarrier counts
 void race_mbar_init(Warp& w, uint32_t addr);

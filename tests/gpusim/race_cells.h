@@ -61,14 +61,15 @@ inline Epoch epoch_of(u32 op, u32 agent, u32 clock, u32 mask, const Access& a) {
   e.async = a.async;
   return e;
 }
-inline bool absorbs(Epoch& e, const Epoch& now) {  // the same agent's newer access replaces the older one
+// The same agent's newer access replaces the older one. synced: accesses of other lanes of its warp up to that clock are ordered before it.
+inline bool absorbs(Epoch& e, const Epoch& now, u32 synced) {
   if (!e.op) {
     e = now;
     return true;
   }
   if (e.op != now.op || e.agent != now.agent || e.async != now.async) return false;
   const u32 mask = e.mask | now.mask;
-  const bool several = e.lane != now.lane && e.clock == now.clock;
+  const bool several = e.lane != now.lane && e.clock > synced;
   const bool strong = e.strong && now.strong;
   e = now;
   e.mask = mask;
@@ -76,15 +77,15 @@ inline bool absorbs(Epoch& e, const Epoch& now) {  // the same agent's newer acc
   if (several) e.lane = 32;
   return true;
 }
-inline void note_reader(Race& r, Cell& c, const Epoch& now) {
+inline void note_reader(Race& r, Cell& c, const Epoch& now, u32 synced) {
   for (Epoch& e : c.read)
-    if (absorbs(e, now)) return;
+    if (absorbs(e, now, synced)) return;
   if (!c.more) {
     c.more = (u32)r.readers.size();
     r.readers.emplace_back();
   }
   for (Epoch& e : r.readers[c.more])
-    if (absorbs(e, now)) return;
+    if (absorbs(e, now, synced)) return;
   r.readers[c.more].push_back(now);
 }
 template <class F>

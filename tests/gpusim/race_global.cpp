@@ -68,7 +68,7 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
       lanes = a.agent == ~0u && a.lane >= 0 && (int)e.lane != a.lane && !lanes_synced(w, e.lane, e.clock, a.lane);
       return !lanes;
     }
-    return clocks.of(agent) >= e.clock;
+    return clocks.of(agent) >= e.clock || clocks.of_lane(agent, e.lane) >= e.clock;
   };
   for_each_word(addr - sh->base, n, [&](u64 word, u32 mask) {
     Cell& c = sh->cells[word];
@@ -78,7 +78,7 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
     }
     const Epoch now = epoch_of(l.op, me, clock, mask, a);
     if (!a.write) {
-      if (!absorbs(c.read[0], now)) {
+      if (!absorbs(c.read[0], now, w.full_sync)) {
         c.read[1] = c.read[0];
         c.read[0] = now;
       }
@@ -113,7 +113,7 @@ void race_host(Launch& op, u64 addr, u64 n, bool write) {
     check(c.write);
     const Epoch now = epoch_of(op.op, 0, 1, mask, a);
     if (!write) {
-      if (!absorbs(c.read[0], now)) {
+      if (!absorbs(c.read[0], now, ~0u)) {
         c.read[1] = c.read[0];
         c.read[0] = now;
       }

@@ -99,8 +99,9 @@ void check_regs(Warp& w, const Inst& in, u32 m) {
   if (u.kind == Func::kWgmma) return;  // wgmma_takes_regs
   const u32* r = f.fn->reg_list.data() + u.first;
   for (u32 k = 0; k < u.reads; k++) {
-    const RegState& s = f.regs[r[k]];
+    RegState& s = f.regs[r[k]];
     if (s.in_flight) in_flight(w, s, r[k], "read");
+    if (u.kind != Func::kCopy) s.read_in = w.fence_interval;
     if ((m & ~s.defined) && k < u.strict) unwritten(w, r[k], "register ", m & ~s.defined);
   }
   for (u32 k = u.reads; k < (u32)u.reads + u.writes; k++)
@@ -127,6 +128,7 @@ void check_regs(Warp& w, const Inst& in, u32 m) {
 
 // A wgmma is issued: its registers (writes: accumulators; reads: A and the scalars) stay its own until its group was waited for.
 void wgmma_takes_regs(Warp& w, const Inst& in, bool reads_accumulators) {
+  if (w.fence_interval == 1) throw SimError(kIllegalInstruction, "the first wgmma of a warp comes before any wgmma.fence: wgmma.fence is missing");
   Frame& f = *w.cur.fr;
   const Func::RegUse& u = f.fn->uses[&in - f.fn->code.data()];
   const u32* r = f.fn->reg_list.data() + u.first;
@@ -143,6 +145,9 @@ void wgmma_takes_regs(Warp& w, const Inst& in, bool reads_accumulators) {
         throw SimError(kIllegalInstruction,
                        "wgmma uses register " + register_name(*f.fn, r[k]) + ", which was written since the last wgmma.fence: wgmma.fence is missing");
     }
+    if (accumulator && s.read_in == w.fence_interval && !s.in_flight)  // its own reads must be over before it is overwritten
+      throw SimError(kIllegalInstruction,
+                     "wgmma overwrites register " + register_name(*f.fn, r[k]) + ", which was read since the last wgmma.fence: wgmma.fence is missing");
     s.in_flight++;
     s.flight_line = in.ast->line;
     flight.regs.push_back(r[k]);

@@ -245,8 +245,9 @@ API const char* cudaGetErrorName(cudaError_t e) {
   return "cudaErrorUnknown";
 }
 API cudaError_t cudaGetDriverEntryPointByVersion(const char* sym, void** f, unsigned, unsigned long long, cudaDriverEntryPointQueryResult* st) {
+  static const char here = 0;  // not this function: a preloaded library may stand before it
   Dl_info me;
-  dladdr((void*)&cudaGetDriverEntryPointByVersion, &me);
+  dladdr((const void*)&here, &me);
   static void* self = dlopen(me.dli_fname, RTLD_NOW | RTLD_NOLOAD);
   std::string n = sym;
   *f = dlsym(self, (n + "_v2").c_str());

@@ -29,6 +29,16 @@ __global__ void bulk_load(const float* x, float* y, bool fixed) {
   __syncthreads();
   wait(&bar, 0);
 }
+__global__ void source_rewritten(float* x, float* y, bool fixed) {
+  __shared__ __align__(128) float s[32];
+  __shared__ __align__(8) unsigned long long bar;
+  if (threadIdx.x == 0) init(&bar, 1), expect(&bar, 128), copy(s, x, 128, &bar);
+  __syncwarp();
+  if (fixed) wait(&bar, 0);
+  x[threadIdx.x] = -1;
+  wait(&bar, 0);
+  y[threadIdx.x] = s[threadIdx.x];
+}
 // Two stages; the second is read after a wait for the first one's barrier.
 __global__ void wrong_stage(const float* x, float* y, int stage) {
   __shared__ __align__(128) float s[2][32];
@@ -99,6 +109,30 @@ __global__ void used_before_init(int* x, bool fixed) {
   arrive(&bar);
   x[threadIdx.x] = 1;
 }
+__global__ void initialised_twice(int* x, bool fixed) {
+  __shared__ __align__(8) unsigned long long bar;
+  if (fixed ? threadIdx.x == 0 : threadIdx.x < 2) init(&bar, 64);
+  __syncthreads();
+  arrive(&bar);
+  wait(&bar, 0);
+  x[threadIdx.x] = 1;
+}
+// One lane arrives for its warp: without __syncwarp that says nothing of what the other lanes have read.
+__global__ void arrival_for_a_warp(int* x, bool fixed) {
+  __shared__ int s[32];
+  __shared__ __align__(8) unsigned long long bar;
+  if (threadIdx.x == 0) init(&bar, 1);
+  if (threadIdx.x < 32) s[threadIdx.x] = 7;
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    x[threadIdx.x] = s[threadIdx.x ^ 1];
+    if (fixed) __syncwarp();
+    if (threadIdx.x == 0) arrive(&bar);
+  } else {
+    wait(&bar, 0);
+    s[threadIdx.x - 32] = 8;
+  }
+}
 __global__ void no_arrival(int* x, bool fixed) {
   __shared__ __align__(8) unsigned long long bar;
   if (threadIdx.x == 0) init(&bar, fixed ? 1 : 2);
@@ -115,7 +149,7 @@ __global__ void thread_copies(const int4* x, int4* y, bool fixed) {
   y[threadIdx.x] = s[63 - threadIdx.x];
 }
 // One wgmma m64n8k16 of ones and twos on top of ones: 33 everywhere; its result leaves by a bulk store.
-enum WgmmaBug { kNone, kNoWait, kNoProxyFence, kOverwritten, kNoStoreFence, kReused, kNoFence, kNoCommit };
+enum WgmmaBug { kNone, kNoWait, kNoProxyFence, kOverwritten, kNoStoreFence, kReused, kNoFence, kNoFenceAtAll, kNoSecondFence, kNoCommit };
 __global__ void wgmma(float* out, int bug) {
   __shared__ __align__(1024) __nv_bfloat16 a[64 * 16], b[8 * 16];
   __shared__ __align__(128) float s[128];
@@ -128,7 +162,7 @@ __global__ void wgmma(float* out, int bug) {
   };
   float d[4];
   for (int k = 0; k < 4; k++) d[k] = 1 + 0 * (float)threadIdx.x;
-  if (bug != kNoFence) asm volatile("wgmma.fence.sync.aligned;" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
+  if (bug != kNoFenceAtAll) asm volatile("wgmma.fence.sync.aligned;" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
   if (bug == kNoFence)
     for (int k = 0; k < 4; k++) asm volatile("add.f32 %0, %0, 0f00000000;" : "+f"(d[k]));
   asm volatile("{.reg .pred p; setp.ne.b32 p, %6, 0; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, %4, %5, p, 1, 1, 0, 0;}"
@@ -138,6 +172,13 @@ __global__ void wgmma(float* out, int bug) {
   if (bug == kOverwritten) __syncthreads(), a[threadIdx.x] = __float2bfloat16(100.f);
   if (bug != kNoWait) asm volatile("wgmma.wait_group.sync.aligned 0;" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
   s[threadIdx.x] = d[0];
+  // Once more, not added to the first: its registers were read meanwhile.
+  if (bug != kNoSecondFence) asm volatile("wgmma.fence.sync.aligned;" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, %4, %5, 0, 1, 1, 0, 0; wgmma.commit_group.sync.aligned;"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "l"(desc(a)), "l"(desc(b)));
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
+  s[threadIdx.x] += d[0] - 32;
   if (bug != kNoStoreFence) asm volatile("fence.proxy.async.shared::cta;");
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -232,6 +273,13 @@ static const Bug kBugs[] = {
        bulk_load<<<1, 256>>>(numbers(256), device_alloc<float>(256), fixed);
        SYNC("kernel");
      }},
+    {"load_source_overwritten", "RACE \\(global memory, write after read\\)",
+     [](bool fixed) {
+       float* y = device_alloc<float>(32);
+       source_rewritten<<<1, 32>>>(numbers(32), y, fixed);
+       SYNC("kernel");
+       if (fixed) check(to_host(y, 32)[31] == 31, "the copy has the old value");
+     }},
     {"wait_for_another_stage", "RACE \\(shared memory, read after write\\)|read of shared memory that nobody has written",
      [](bool fixed) {
        wrong_stage<<<1, 32>>>(numbers(64), device_alloc<float>(32), fixed);
@@ -267,6 +315,16 @@ static const Bug kBugs[] = {
        used_before_init<<<1, 64>>>(device_alloc<int>(64), fixed);
        SYNC("kernel");
      }},
+    {"barrier_initialised_twice", "has initialised an mbarrier that nobody invalidated",
+     [](bool fixed) {
+       initialised_twice<<<1, 64>>>(device_alloc<int>(64), fixed);
+       SYNC("kernel");
+     }},
+    {"one_lane_arrives_without_syncwarp", "RACE \\(shared memory, write after read\\)|RACE \\(shared memory, read after write\\)",
+     [](bool fixed) {
+       arrival_for_a_warp<<<1, 64>>>(device_alloc<int>(64), fixed);
+       SYNC("kernel");
+     }},
     {"arrival_missing", "waits on mbarrier at shared offset .* for the phase of parity 0 \\(current phase 0: 1 of 2 arrivals pending",
      [](bool fixed) {
        no_arrival<<<1, 64>>>(device_alloc<int>(64), fixed);
@@ -280,7 +338,9 @@ static const Bug kBugs[] = {
     {"wgmma_without_wait", "is (read|written) while the wgmma of PTX line [0-9]+ is in flight: wgmma.wait_group is missing",
      [](bool fixed) { run_wgmma(fixed, kNoWait); }},
     {"wgmma_without_commit", "is in flight: wgmma.wait_group is missing", [](bool fixed) { run_wgmma(fixed, kNoCommit); }},
-    {"wgmma_without_fence", "written since the last wgmma.fence: wgmma.fence is missing", [](bool fixed) { run_wgmma(fixed, kNoFence); }},
+    {"wgmma_after_a_write_without_fence", "written since the last wgmma.fence: wgmma.fence is missing", [](bool fixed) { run_wgmma(fixed, kNoFence); }},
+    {"wgmma_after_a_read_without_fence", "read since the last wgmma.fence: wgmma.fence is missing", [](bool fixed) { run_wgmma(fixed, kNoSecondFence); }},
+    {"wgmma_without_any_fence", "first wgmma of a warp comes before any wgmma.fence", [](bool fixed) { run_wgmma(fixed, kNoFenceAtAll); }},
     {"wgmma_without_proxy_fence", "fence.proxy.async missing between a write and its read by the async proxy",
      [](bool fixed) { run_wgmma(fixed, kNoProxyFence); }},
     {"wgmma_source_overwritten", "RACE \\(shared memory, write after read\\)|RACE \\(shared memory, read after write\\)|fence.proxy.async missing",

@@ -39,7 +39,7 @@ Tensor experts(const Tensor& stacked, int64_t num) {
   return t;
 }
 
-void check_forward(Backends& b, int64_t m, int64_t n, int64_t k, DType out, bool accumulate, const std::vector<int64_t>& offsets) {
+void check_forward(Backends& b, int64_t m, int64_t n, int64_t k, DType out, bool accumulate, const std::vector<int64_t>& offsets, int64_t pad = 24) {
   INFO("forward " << m << " x " << n << " x " << k << " " << name_of(out) << " accumulate " << accumulate << " groups " << offsets.size());
   const int64_t E = offsets.empty() ? 1 : static_cast<int64_t>(offsets.size()) - 1;
   Twin x(DType::kBF16, m, k, 8), w(DType::kBF16, E * n, k, 16);
@@ -47,7 +47,7 @@ void check_forward(Backends& b, int64_t m, int64_t n, int64_t k, DType out, bool
   fill(w, Kind::kNormal, "w");
   x.upload(b);
   w.upload(b);
-  Result y(b, out, m, n, accumulate, 24);
+  Result y(b, out, m, n, accumulate, pad);
   if (offsets.empty()) linear(b.gpu, {x.gpu(), w.gpu(), y.t.gpu(), accumulate});
   else grouped_linear(b.gpu, {x.gpu(), experts(w.gpu(), E), y.t.gpu(), offsets});
   const std::vector<int64_t> all = offsets.empty() ? std::vector<int64_t>{0, m} : offsets;
@@ -57,7 +57,7 @@ void check_forward(Backends& b, int64_t m, int64_t n, int64_t k, DType out, bool
   }
 }
 
-void check_backward_input(Backends& b, int64_t m, int64_t n, int64_t k, DType out, bool accumulate, const std::vector<int64_t>& offsets) {
+void check_backward_input(Backends& b, int64_t m, int64_t n, int64_t k, DType out, bool accumulate, const std::vector<int64_t>& offsets, int64_t pad = 24) {
   INFO("backward input " << m << " x " << n << " x " << k << " " << name_of(out) << " accumulate " << accumulate << " groups " << offsets.size());
   const int64_t E = offsets.empty() ? 1 : static_cast<int64_t>(offsets.size()) - 1;
   Twin dy(DType::kBF16, m, n, 8), w(DType::kBF16, E * n, k, 16);
@@ -65,7 +65,7 @@ void check_backward_input(Backends& b, int64_t m, int64_t n, int64_t k, DType ou
   fill(w, Kind::kNormal, "w");
   dy.upload(b);
   w.upload(b);
-  Result dx(b, out, m, k, accumulate, 24);
+  Result dx(b, out, m, k, accumulate, pad);
   if (offsets.empty()) linear_backward_input(b.gpu, {dy.gpu(), w.gpu(), dx.t.gpu(), accumulate});
   else grouped_linear_backward_input(b.gpu, {dy.gpu(), experts(w.gpu(), E), dx.t.gpu(), offsets});
   const std::vector<int64_t> all = offsets.empty() ? std::vector<int64_t>{0, m} : offsets;
@@ -76,7 +76,7 @@ void check_backward_input(Backends& b, int64_t m, int64_t n, int64_t k, DType ou
   }
 }
 
-void check_weight(Backends& b, int64_t n, int64_t k, bool accumulate, const std::vector<int64_t>& offsets, bool grouped) {
+void check_weight(Backends& b, int64_t n, int64_t k, bool accumulate, const std::vector<int64_t>& offsets, bool grouped, int64_t pad = 4) {
   INFO("backward weight " << n << " x " << k << ", tokens " << offsets.back() << " in " << offsets.size() - 1 << " groups, accumulate " << accumulate);
   const int64_t E = static_cast<int64_t>(offsets.size()) - 1, tokens = offsets.back();
   Twin dy(DType::kBF16, tokens, n, 8), x(DType::kBF16, tokens, k, 16);
@@ -84,7 +84,7 @@ void check_weight(Backends& b, int64_t n, int64_t k, bool accumulate, const std:
   fill(x, Kind::kOutliers, "x");
   dy.upload(b);
   x.upload(b);
-  Result dw(b, DType::kF32, E * n, k, accumulate, 4);
+  Result dw(b, DType::kF32, E * n, k, accumulate, pad);
   if (grouped) grouped_linear_backward_weight(b.gpu, {dy.gpu(), x.gpu(), experts(dw.t.gpu(), E), offsets, accumulate});
   else linear_backward_weight(b.gpu, {dy.gpu(), x.gpu(), dw.t.gpu(), accumulate});
   for (int64_t e = 0; e < E; ++e) {
@@ -124,6 +124,18 @@ TEST_CASE("linear_backward_weight on the GPU equals the FP64 oracle for ragged s
     check_weight(b, 128, 256, accumulate, {0, 512}, false);
     for (int64_t k = 16; k < 128; k += 16) check_weight(b, 112 + k / 4 * 2, k, accumulate, {0, 20}, false);  // every edge of a tile
   }
+}
+
+// Rows without padding: what reads or writes a column or a row too far leaves the allocation, or spoils the next row.
+TEST_CASE("Results on the GPU end at every multiple of 8 columns and at every row of a warp", "[gemm][bf16]") {
+  Backends b;
+  for (int64_t n = 8; n < 128; n += 8)
+    for (DType out : {DType::kBF16, DType::kF32}) {
+      const int64_t m = n == 8 ? 144 : 96 + 2 * (n / 8);  // rows 0 and 2 to 14 of the sixteen of a warp
+      check_forward(b, m, n, 24, out, true, {}, 0);
+      check_backward_input(b, m, 24, n, out, true, {}, 0);
+    }
+  for (int64_t n = 8; n < 128; n += 8) check_weight(b, 96 + 2 * (n / 8) / 8 * 8, n, true, {0, 20}, false, 0);
 }
 
 TEST_CASE("Grouped products on the GPU: ragged, single, empty experts, more than one launch has room for", "[gemm][bf16]") {
