@@ -329,8 +329,9 @@ void ChunkModel::explain(Ledger& ledger) const {
                {"routing.copies", "routing.imbalance", "plan.dispatch_precision"});
     ledger.put(name + ".intra_bytes", e->intra, Unit::kBytes, "of one device, inside the node");
     ledger.put(name, e->seconds, Unit::kSeconds,
-               detail::concat("the slower of the two links; between nodes at ", show(reached.fraction, Unit::kFraction), " of the line rate", reached.fixed > 0 ? " and " + show(reached.fixed, Unit::kSeconds) + " that no byte explains" : "",
-                              "; ", in_.calibration.file, ":", reached.line, ": ", reached.source),
+               detail::concat("the slower of the two links; between nodes at ", show(reached.fraction, Unit::kFraction), " of the line rate",
+                              reached.fixed > 0 ? " and " + show(reached.fixed, Unit::kSeconds) + " that no byte explains" : "", "; ", in_.calibration.file, ":",
+                              reached.line, ": ", reached.source),
                {name + ".inter_bytes", name + ".intra_bytes", "plan.dispatch_library", "cluster.links.inter.bandwidth", "cluster.links.intra.bandwidth"});
   }
 }
