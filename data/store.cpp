@@ -45,6 +45,7 @@ Json to_json(const StoreInfo& info) {
 StoreInfo read_info(const std::string& folder) {
   const std::string path = folder + "/store.json";
   std::error_code error;
+  if (folder.empty()) throw DataError("no token store is given: set data.store to the folder of one (atoll data prepare ... --out FOLDER makes it)");
   if (!fs::is_directory(folder, error)) throw DataError(folder + ": there is no such folder; make a token store with atoll data prepare ... --out " + folder);
   std::ifstream file(path);
   if (!file) throw DataError(folder + ": not a token store (it has no store.json); make one with atoll data prepare ... --out FOLDER");

@@ -125,6 +125,8 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
                       .clip_norm = config_.train.clip_norm, .step = updates_ + 1};
   const StepResult& result = engine_->train_step(batches_, plan);
   m.seconds = now() - begin;
+  for (const MicroBatch& b : batches_)
+    for (size_t d = 0; d + 1 < b.main.cu_docs.size(); ++d) longest_document_ = std::max<int64_t>(longest_document_, b.main.cu_docs[d + 1] - b.main.cu_docs[d]);
   if (const int64_t peak = engine_->ctx().memory.routed.high_water(); peak > routed_peak_) {
     routed_peak_ = peak;
     peak_tokens_ = tokens_of(batches_);
@@ -153,6 +155,8 @@ void Trainer::compare_forecast(const StepMetrics& last, double seconds) {
   measured.microbatch_tokens = tokens_of(batches_);
   measured.peak_tokens = peak_tokens_;
   measured.peak_rows = rows_of_peak_;
+  measured.longest_document = longest_document_;
+  for (const auto& stage : engine_->stages()) measured.expert_rows = std::max(measured.expert_rows, stage->most_expert_rows());
   measured.bytes_sent = last.result->bytes_sent;
   measured.dispatch_bytes = last.result->dispatch_bytes;
   measured.combine_bytes = last.result->combine_bytes;

@@ -60,6 +60,7 @@ class Trainer {
   double gemm_peak_ = 0;                  // FLOP/s, all ranks
   bool is_resumed_ = false, has_native_bf16_ = false;  // native: on every rank
   std::vector<MicroBatch> batches_;
+  int64_t longest_document_ = 0;                      // tokens, of any step
   int64_t routed_peak_ = -1;                          // bytes; and
   std::vector<int64_t> peak_tokens_;                  // of the step that reached it: tokens of each micro-batch
   std::vector<std::vector<int64_t>> rows_of_peak_;    // and rows received

@@ -65,6 +65,7 @@ void attention(Context& ctx, const Attention& op) {
   const Isa isa = isa_of(ctx);
   const int64_t H = op.q_THQ.dim[1], Q = op.q_THQ.dim[2], N = op.k_nope_THN.dim[2], V = op.v_THV.dim[2];
   const Buffer scratch = ctx.memory.workspace.take({threads_for(ctx, op.cu_docs, H), attention_scratch(longest(op.cu_docs), Q, V)}, acc_dtype(op.q_THQ.dtype));
+  if (ctx.is_sizing) return;
   const auto make = [&](int64_t begin, int64_t L, int64_t h) {
     AttentionHead a{op.q_THQ.dtype, L, N, Q - N, V, op.scale};
     a.q = head_rows(op.q_THQ, begin, h);
@@ -84,6 +85,7 @@ void attention_backward(Context& ctx, const AttentionBackward& op) {
   const DType acc = acc_dtype(op.q_THQ.dtype);
   const Buffer scratch = ctx.memory.workspace.take({threads_for(ctx, op.cu_docs, H), attention_backward_scratch(longest(op.cu_docs), Q, V)}, acc);
   const Buffer rope_parts = ctx.memory.workspace.take({H, T, R}, acc);
+  if (ctx.is_sizing) return;
   const auto make = [&](int64_t begin, int64_t L, int64_t h) {
     AttentionHead a{op.q_THQ.dtype, L, N, R, V, op.scale};
     a.q = head_rows(op.q_THQ, begin, h);

@@ -32,8 +32,10 @@ void head_loss(Context& ctx, const HeadLoss& op) {
     const Tensor loss = op.loss_T ? op.loss_T.rows(begin, n) : losses.tensor().rows(0, n);
     linear(ctx, {.x_TK = x, .w_NK = op.w_VD, .y_TN = block});
     const LossRows a{storage, V, block.data, op.labels_T.as<int32_t>() + begin, loss.data, op.scale, static_cast<bool>(op.dx_TD)};
-    parallel_ranges(ctx.num_threads, n, [&](int, int64_t first, int64_t last) { ATOLL_CALL_ISA(isa, loss_rows(a, first, last)); });
-    *op.loss_sum += sum_of(loss);
+    if (!ctx.is_sizing) {
+      parallel_ranges(ctx.num_threads, n, [&](int, int64_t first, int64_t last) { ATOLL_CALL_ISA(isa, loss_rows(a, first, last)); });
+      *op.loss_sum += sum_of(loss);
+    }
     if (!op.dx_TD) continue;
     Tensor dlogits(block.data, storage, {n, V});
     dlogits.stride[0] = V * static_cast<int64_t>(size_of(acc) / size_of(storage));  // a row lies where its logits were

@@ -96,6 +96,7 @@ void route(Context& ctx, const Router& op) {
   const DType acc = op.logits_TE.dtype;
   const Buffer values = ctx.memory.workspace.take({ctx.num_threads, K + G}, acc);
   const Buffer group_ids = ctx.memory.workspace.take({ctx.num_threads, G}, DType::kI32);
+  if (ctx.is_sizing) return;
   parallel_ranges(ctx.num_threads, T, [&](int thread, int64_t begin, int64_t end) {
     A* mine = values.tensor().as<A>() + thread * (K + G);
     const Scratch<A> scratch{mine, mine + K, group_ids.tensor().as<int32_t>() + thread * G};
@@ -183,10 +184,11 @@ void balance(Context& ctx, const BalanceLoss& op) {
   for (int64_t b = 0; b < B; ++b) {
     const int64_t first = op.cu_seqs[b], n = op.cu_seqs[b + 1] - first, num_blocks = (n + kBlockTokens - 1) / kBlockTokens;
     A* f = op.f_BE.as<A>() + b * E;
-    std::fill(f, f + E, A(0));
+    if (!ctx.is_sizing) std::fill(f, f + E, A(0));
     if (n == 0) continue;
     const Buffer values = ctx.memory.workspace.take({num_blocks, K}, op.scores_TE.dtype), ids = ctx.memory.workspace.take({num_blocks, K}, DType::kI32);
     const Buffer counts = ctx.memory.workspace.take({num_blocks, E}, DType::kI32), sums = ctx.memory.workspace.take({num_blocks, E}, DType::kF64);
+    if (ctx.is_sizing) continue;
     parallel_for(ctx.num_threads, num_blocks, [&](int64_t i) {
       balance_block(op.scores_TE.as<A>(), first + i * kBlockTokens, first + std::min(n, (i + 1) * kBlockTokens), E, K, values.tensor().as<A>() + i * K,
                     ids.tensor().as<int32_t>() + i * K, counts.tensor().as<int32_t>() + i * E, sums.tensor().as<double>() + i * E);

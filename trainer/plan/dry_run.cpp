@@ -149,7 +149,7 @@ void plan_checkpoint(const Mesh& mesh, const std::vector<ParameterSpec>& manifes
 
 void forecast_ranks(const Mesh& mesh, const std::vector<ParameterSpec>& manifest, DryRun& run) {
   const RunConfig& c = run.config;
-  const EngineOptions options = engine_options(c, 1);
+  const EngineOptions options = engine_options(c, std::max(1, static_cast<int>(c.train.threads)));  // a real start may choose more
   RunShape shape;
   shape.sequences = c.train.micro_batch;
   shape.tokens = c.train.micro_batch * c.data.seq_len;
@@ -163,13 +163,15 @@ void forecast_ranks(const Mesh& mesh, const std::vector<ParameterSpec>& manifest
       run.problems.push_back(fmt::format("{} = {}: the fullest rank needs {} with balanced routing; raise it or use smaller micro-batches (train.micro_batch)",
                                          key, show(static_cast<double>(limit), Unit::kBytes), show(needed, Unit::kBytes)));
   };
-  double activations = 0, routed = 0;
+  double activations = 0, routed = 0, workspace = 0;
   for (const RankForecast& f : run.forecasts) {
     activations = std::max(activations, f.peaks.activations.bytes);
     routed = std::max(routed, f.peaks.routed.bytes);
+    workspace = std::max(workspace, static_cast<double>(f.workspace));
   }
   bound("memory.activations", c.memory.activations, activations);
   bound("memory.routed", c.memory.routed, routed);
+  bound("memory.workspace", c.memory.workspace, workspace);
 }
 }  // namespace
 
@@ -221,15 +223,16 @@ std::string dry_run_text(const DryRun& run) {
                        p.mirror.empty() ? "" : "; mirror " + group_text(p.mirror));
   }
   out += fmt::format(
-      "memory of the first rank of each pipeline position (balanced routing):\n  {:>4} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10}   peak of activations; "
-      "sends a step\n",
-      "pp", "weights", "grads", "optimizer", "activations", "routed", "comm", "sum");
+      "memory of the first rank of each pipeline position (balanced routing; workspace: scratch of this machine's kernels, {}):\n"
+      "  {:>4} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10}   peak of activations; sends a step\n",
+      c.train.threads > 0 ? fmt::format("train.threads = {}", c.train.threads) : "one thread; train.threads is not set", "pp", "weights", "grads", "optimizer",
+      "activations", "routed", "comm", "workspace", "sum");
   for (size_t p = 0; p < run.forecasts.size(); ++p) {
     const RankForecast& f = run.forecasts[p];
-    const double sum = static_cast<double>(f.persistent.weights + f.persistent.grads + f.persistent.optimizer + f.persistent.comm) + f.peaks.both.bytes;
-    out += fmt::format("  {:>4} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10}   {}; {}\n", p, shown(static_cast<double>(f.persistent.weights)),
+    const double sum = static_cast<double>(f.persistent.weights + f.persistent.grads + f.persistent.optimizer + f.persistent.comm + f.workspace) + f.peaks.both.bytes;
+    out += fmt::format("  {:>4} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10}   {}; {}\n", p, shown(static_cast<double>(f.persistent.weights)),
                        shown(static_cast<double>(f.persistent.grads)), shown(static_cast<double>(f.persistent.optimizer)), shown(f.peaks.activations.bytes),
-                       shown(f.peaks.routed.bytes), shown(static_cast<double>(f.persistent.comm)), shown(sum), f.peaks.activations.moment,
+                       shown(f.peaks.routed.bytes), shown(static_cast<double>(f.persistent.comm)), shown(static_cast<double>(f.workspace)), shown(sum), f.peaks.activations.moment,
                        shown(static_cast<double>(f.wire_fixed)) + " beside routed rows");
   }
   out += fmt::format("a checkpoint: {} tensors in {} shards, every row saved once; {} in {} files of {} to {}\n", with_thousands(run.checkpoint_tensors),
@@ -255,6 +258,7 @@ std::string dry_run_json(const DryRun& run) {
                            {"activations", f.peaks.activations.bytes},
                            {"routed", f.peaks.routed.bytes},
                            {"comm", f.persistent.comm},
+                           {"workspace", f.workspace},
                            {"peak_action", f.peaks.activations.moment},
                            {"wire", f.wire_fixed}});
   j["checkpoint"] = {{"tensors", run.checkpoint_tensors},

@@ -2,6 +2,9 @@
 #include "trainer/plan/memory_walk.h"
 
 #include <algorithm>
+#include <cmath>
+#include <set>
+#include <tuple>
 
 #include "parallel/row_shards.h"
 
@@ -158,6 +161,38 @@ void count_embedding(const EngineOptions& o, const Placement& placement, RankFor
   if (placement.is_last()) f.wire_embedding += uses * table * a;        // gradients of the embedding's other uses
   if (placement.is_first() && uses > 0) f.wire_embedding += table * s;  // the updated table
 }
+
+// Most scratch of an op of this rank; stages with the same kinds of layers are asked once.
+int64_t count_workspace(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const ShardPlaces& places, const RunShape& shape) {
+  WorkspaceShape w;
+  w.threads = o.threads;
+  w.bf16_gemm = o.bf16_gemm;
+  w.storage = o.storage;
+  w.tokens = shape.tokens;
+  w.sequences = shape.sequences;
+  w.longest_document = shape.longest_document;
+  w.num_experts = placement.experts.size();
+  w.expert_rows = shape.expert_rows;
+  if (w.expert_rows == 0 && w.num_experts > 0) w.expert_rows = static_cast<int64_t>(std::ceil(shape.rows_received / static_cast<double>(w.num_experts)));
+  w.has_balance_loss = shape.has_balance_loss;
+  int64_t most = 0;
+  std::set<std::tuple<bool, bool, bool>> seen;
+  for (const int stage : placement.stages) {
+    const Range layers = placement.layers(stage);
+    bool has[2] = {false, false};
+    for (int64_t l = layers.begin; l < layers.end; ++l) has[o.model.is_moe_layer(l)] = true;
+    const bool is_last = stage == placement.num_stages - 1;
+    if (seen.emplace(has[0], has[1], is_last).second) most = std::max(most, stage_workspace(o.model, layers, is_last, w));
+  }
+  int64_t elements = 0;
+  for (const ParameterLayout::Item& item : parameter_layout(o.model, manifest, placement).items) {
+    if (item.is_replica) continue;
+    const ParameterSpec& spec = manifest[static_cast<size_t>(item.index)];
+    const Range& place = spec.expert >= 0 ? places.edp : places.dp;
+    elements = std::max(elements, owned_rows(spec.rows, static_cast<int>(place.end), static_cast<int>(place.begin)).size() * spec.cols);
+  }
+  return std::max(most, gradient_norm_workspace(elements));
+}
 }  // namespace
 
 RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, const std::vector<ParameterSpec>& manifest, int world, int rank,
@@ -204,6 +239,7 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
   count_shards(o, manifest, placement, places, f);
   count_small(o, manifest, placement, mesh, schedule, rank, f);
   count_embedding(o, placement, f);
+  f.workspace = count_workspace(o, manifest, placement, places, shape);
   const auto message = [&](int microbatch) {
     const int64_t tokens = shape.microbatch_tokens.empty() ? shape.tokens : shape.microbatch_tokens[static_cast<size_t>(microbatch)];
     return tokens * o.model.hidden_size * static_cast<int64_t>(size_of(o.storage));

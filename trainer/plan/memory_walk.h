@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/memory.h"
+#include "model/workspace.h"
 #include "parallel/schedule.h"
 #include "trainer/engine.h"
 
@@ -32,10 +33,13 @@ struct RunShape {
   std::vector<std::vector<int64_t>> rows = {};  // [micro-batch][block] rows received, where they are known
   bool has_balance_loss = true;
   std::vector<int64_t> microbatch_tokens = {};  // where they differ; empty: `tokens` each
+  int64_t longest_document = 0;                 // 0: a whole sequence
+  int64_t expert_rows = 0;                      // most rows of one expert in a micro-batch; 0: balanced
 };
 struct RankForecast {
   PersistentMemory persistent;
   RankPeaks peaks;
+  int64_t workspace = 0;  // with the threads and the BF16 mode of the options: scratch of this machine's kernels
   int64_t weights() const { return persistent.weights; }
   // Bytes this rank sends in a step without the rows of dispatch and combine, which depend on the routing: exact.
   int64_t wire_fixed = 0;

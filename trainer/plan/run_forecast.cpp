@@ -13,8 +13,8 @@
 
 namespace atoll::plan {
 namespace {
-constexpr int kSegments = 6;
-constexpr const char* kNames[kSegments] = {"weights", "main grads", "optimizer", "activations", "routed", "comm"};
+constexpr int kSegments = 7;
+constexpr const char* kNames[kSegments] = {"weights", "main grads", "optimizer", "activations", "routed", "comm", "workspace"};
 
 constexpr int kPhases = 9;
 constexpr const char* kPhaseNames[kPhases] = {
@@ -24,7 +24,6 @@ struct RankLine {              // travels between ranks
   double phase[kPhases] = {};  // measured, of a step
   double predicted[kSegments] = {};
   int64_t measured[kSegments] = {};
-  int64_t workspace = 0;  // measured: what the kernels of this machine take for themselves is theirs to choose
   int64_t wire_predicted = 0, wire_measured = 0, dispatch = 0, combine = 0;
 };
 
@@ -38,7 +37,6 @@ RunShape run_shape(const RunConfig& c, const Engine& engine, const std::vector<i
       static_cast<double>(shape.tokens * (engine.options().model.n_routed_experts > 0 ? engine.options().model.num_experts_per_tok : 0));  // balanced
   shape.rows = rows;
   shape.has_balance_loss = !c.train.balance_alpha.values.empty() && c.train.balance_alpha.values.front().value > 0;
-  (void)engine;
   return shape;
 }
 
@@ -50,12 +48,12 @@ RankLine line_of(Engine& engine, const RankForecast& f) {
                                        static_cast<double>(f.persistent.optimizer),
                                        f.peaks.activations.bytes,
                                        f.peaks.routed.bytes,
-                                       static_cast<double>(f.persistent.comm)};
+                                       static_cast<double>(f.persistent.comm),
+                                       static_cast<double>(f.workspace)};
   const int64_t measured[kSegments] = {m.weights.high_water(),     m.grads.high_water(),  m.optimizer.high_water(),
-                                       m.activations.high_water(), m.routed.high_water(), m.comm.high_water()};
+                                       m.activations.high_water(), m.routed.high_water(), m.comm.high_water(),  m.workspace.high_water()};
   std::copy_n(predicted, kSegments, line.predicted);
   std::copy_n(measured, kSegments, line.measured);
-  line.workspace = m.workspace.high_water();
   line.wire_predicted = f.wire_fixed;
   return line;
 }
@@ -68,10 +66,11 @@ int num_scheduled(const Engine& engine, size_t microbatches) {
   return static_cast<int>(engine.options().grad_halves == 2 && !is_mirrored ? microbatches / 2 : microbatches);
 }
 
-RankForecast forecast(const RunConfig& c, Engine& engine, const std::vector<int64_t>& tokens, const std::vector<std::vector<int64_t>>& rows) {
+RankForecast forecast(Engine& engine, const RunShape& shape) {
   Communicator& world = engine.groups().world;
-  return forecast_rank(engine.options(), engine.schedule(num_scheduled(engine, tokens.size())), engine.manifest(), world.size(), world.rank(),
-                       run_shape(c, engine, tokens, rows));
+  EngineOptions options = engine.options();
+  options.bf16_gemm = engine.ctx().bf16_gemm;  // as it was chosen
+  return forecast_rank(options, engine.schedule(num_scheduled(engine, shape.microbatch_tokens.size())), engine.manifest(), world.size(), world.rank(), shape);
 }
 
 std::vector<int64_t> even_microbatches(const RunConfig& c, const Engine& engine) {
@@ -147,7 +146,7 @@ std::string step_text(double step) {
 
 std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) {
   Communicator& world = engine.groups().world;
-  const RankForecast f = forecast(c, engine, even_microbatches(c, engine), {});
+  const RankForecast f = forecast(engine, run_shape(c, engine, even_microbatches(c, engine), {}));
   const RankLine mine = line_of(engine, f);
   std::vector<RankLine> all(static_cast<size_t>(world.size()));
   world.all_gather(&mine, sizeof mine, all.data());
@@ -160,9 +159,6 @@ std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) 
     out += fmt::format(" {} {};", kNames[s], bytes(most));
   }
   for (const RankLine& l : all) wire += static_cast<double>(l.wire_predicted);
-  int64_t workspace = 0;
-  for (const RankLine& l : all) workspace = std::max(workspace, l.workspace);
-  out += fmt::format(" workspace as this machine's kernels choose (now {})", bytes(static_cast<double>(workspace)));
   out += fmt::format(" (rank 0's peak of activations in {})\nforecast: {} a step between ranks beside the routed rows; {}", f.peaks.activations.moment,
                      bytes(wire), step_text(predicted_step(c, engine, gemm_peak).step));
   return out;
@@ -170,9 +166,12 @@ std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) 
 
 Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak, const Measured& measured) {
   Communicator& world = engine.groups().world;
-  RankForecast f = forecast(c, engine, measured.microbatch_tokens, {});
+  RunShape shape = run_shape(c, engine, measured.microbatch_tokens, {});
+  shape.longest_document = measured.longest_document;
+  shape.expert_rows = measured.expert_rows;
+  RankForecast f = forecast(engine, shape);
   if (!measured.peak_rows.empty()) {
-    const RankForecast at_peak = forecast(c, engine, measured.peak_tokens, measured.peak_rows);
+    const RankForecast at_peak = forecast(engine, run_shape(c, engine, measured.peak_tokens, measured.peak_rows));
     f.peaks.routed = at_peak.peaks.routed;
     if (at_peak.peaks.activations.bytes > f.peaks.activations.bytes) f.peaks.activations = at_peak.peaks.activations;
   }
@@ -195,7 +194,7 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
   Comparison out;
   nlohmann::ordered_json json = {{"event", "forecast"}, {"step", measured.step}, {"tokens", measured.tokens}};
   out.text =
-      fmt::format("forecast against measurement, each segment on the rank where they differ most (routed rows as they came):\n  {:<12} {:>12} {:>12} {:>8}\n",
+      fmt::format("forecast against measurement, each segment on the rank where they differ most (routed rows and documents as they came):\n  {:<12} {:>12} {:>12} {:>8}\n",
                   "segment", "forecast", "measured", "off");
   for (int s = 0; s < kSegments; ++s) {
     const RankLine* worst = &all[0];
@@ -206,13 +205,6 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
                             100 * off(*worst));
     for (const RankLine& l : all) json["segments"][kNames[s]].push_back({{"forecast", std::llround(l.predicted[s])}, {"measured", l.measured[s]}});
   }
-  int64_t workspace = 0;
-  for (const RankLine& l : all) {
-    workspace = std::max(workspace, l.workspace);
-    json["workspace"].push_back(l.workspace);
-  }
-  out.text += fmt::format("  {:<12} {:>12} {:>12}   scratch of this machine's kernels, which choose it themselves\n", "workspace", "-",
-                          bytes(static_cast<double>(workspace)));
   int64_t predicted = 0, sent = 0, dispatched = 0, combined = 0;
   bool is_exact = true;
   for (const RankLine& l : all) {

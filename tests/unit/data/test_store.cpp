@@ -198,6 +198,7 @@ TEST_CASE("Foreign and damaged indexes name what is wrong") {
   folder.write("store/store.json", "{\"format\": \"something\"}");
   CHECK(complaint(folder / "store").find("something else") != std::string::npos);
   CHECK(complaint(folder / "nowhere").find("no such folder") != std::string::npos);
+  CHECK(complaint("").find("set data.store") != std::string::npos);
   fs::create_directory(folder / "plain");
   CHECK(complaint(folder / "plain").find("not a token store") != std::string::npos);
 }

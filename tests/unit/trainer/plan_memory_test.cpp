@@ -87,8 +87,11 @@ TEST_CASE("The memory model says what every segment of every rank holds, to the 
     const StepResult r = engine.train_step(batches, plan);
     ATOLL_CHECK(r.applied, r.reason);
     const double rows = static_cast<double>(S * o.model.num_experts_per_tok);
-    const plan::RankForecast f =
-        plan::forecast_rank(o, schedule, manifest, world.size(), world.rank(), {.tokens = S, .sequences = 1, .num_microbatches = num, .rows_received = rows});
+    plan::RunShape shape = {.tokens = S, .sequences = 1, .num_microbatches = num, .rows_received = rows};
+    for (const auto& stage : engine.stages()) shape.expert_rows = std::max(shape.expert_rows, stage->most_expert_rows());
+    EngineOptions as_run = o;
+    as_run.bf16_gemm = engine.ctx().bf16_gemm;
+    const plan::RankForecast f = plan::forecast_rank(as_run, schedule, manifest, world.size(), world.rank(), shape);
     Memory& m = engine.ctx().memory;
     const double message = static_cast<double>(S * o.model.hidden_size) * static_cast<double>(size_of(o.storage));
     const auto close = [&](const char* what, double predicted, int64_t measured, double slack) {
@@ -98,6 +101,7 @@ TEST_CASE("The memory model says what every segment of every rank holds, to the 
     close("weights", static_cast<double>(f.persistent.weights), m.weights.high_water(), 0);
     close("main grads", static_cast<double>(f.persistent.grads), m.grads.high_water(), 0);
     close("optimizer", static_cast<double>(f.persistent.optimizer), m.optimizer.high_water(), 0);
+    close("workspace", static_cast<double>(f.workspace), m.workspace.high_water(), 0);
     close("comm", static_cast<double>(f.persistent.comm), m.comm.high_water(), 0);
     close("activations", f.peaks.activations.bytes, m.activations.high_water(),
           layout.pp > 1 ? 2 * message : 0);  // a sent boundary is let go when its receiver has it
