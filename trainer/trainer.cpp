@@ -15,6 +15,7 @@
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_agree.h"
 #include "trainer/plan/run_forecast.h"
+#include "trainer/plan/this_machine.h"
 #include "trainer/schedule_rules.h"
 
 namespace atoll {
@@ -58,7 +59,8 @@ ExitCode Trainer::run() {
   world_.barrier();
   double peak[1] = {measure_gemm_peak(engine_->ctx(), false) * 1e9};
   world_.sum_in_rank_order(std::span<double>(peak));
-  gemm_peak_ = peak[0];
+  phase_ = "timing the model's ops";
+  rates_ = std::make_unique<plan::MachineRates>(plan::measure_machine(config_, *engine_, peak[0]));
   print_banner();
 
   const int64_t total = config_.total_steps();
@@ -143,7 +145,7 @@ const StepResult& Trainer::one_step(StepMetrics& m) {
   m.bias_gamma = plan.bias_gamma;
   m.tokens_per_second = static_cast<double>(result.tokens) / m.seconds;
   m.flops_per_second = m.tokens_per_second * training_flops_per_token(config_.model, config_.data.seq_len);
-  m.mfu = m.flops_per_second / gemm_peak_;
+  m.mfu = m.flops_per_second / rates_->gemm_peak;
   m.result = &result;
   return result;
 }
@@ -161,7 +163,7 @@ void Trainer::compare_forecast(const StepMetrics& last, double seconds) {
   measured.dispatch_bytes = last.result->dispatch_bytes;
   measured.combine_bytes = last.result->combine_bytes;
   measured.seconds = seconds;
-  const plan::Comparison c = plan::compare_forecast(config_, *engine_, gemm_peak_, measured);
+  const plan::Comparison c = plan::compare_forecast(config_, *engine_, *rates_, measured);
   say(c.text);
   if (metrics_) metrics_->raw_event(c.json);
 }

@@ -15,6 +15,8 @@
 
 namespace atoll {
 
+namespace plan { struct MachineRates; }
+
 struct HostInfo {  // of this rank
   int cores = 1, ranks_on_host = 1;
   std::string name;
@@ -57,7 +59,7 @@ class Trainer {
   int64_t sequences_ = 0;                 // fed so far: the cursor in the data order
   int64_t updates_ = 0, skipped_ = 0;     // optimizer steps applied; updates skipped for a non-finite value
   int64_t saved_step_ = -1, failed_saves_ = 0, evaluated_step_ = -1;
-  double gemm_peak_ = 0;                  // FLOP/s, all ranks
+  std::unique_ptr<plan::MachineRates> rates_;  // of this machine, measured at the start
   bool is_resumed_ = false, has_native_bf16_ = false;  // native: on every rank
   std::vector<MicroBatch> batches_;
   int64_t longest_document_ = 0;                      // tokens, of any step

@@ -112,10 +112,10 @@ void Trainer::resume_or_initialize() {
 }
 
 void Trainer::print_banner() {
-  const std::string text = banner(config_, *engine_, host_, gemm_peak_, feed_->store().info().train.tokens, is_resumed_ ? position_.step : 0);  // collective
+  const std::string text = banner(config_, *engine_, host_, rates_->gemm_peak, feed_->store().info().train.tokens, is_resumed_ ? position_.step : 0);  // collective
   say("configuration:\n" + resolved_);
   say(text);
-  say(plan::forecast_text(config_, *engine_, gemm_peak_));
+  say(plan::forecast_text(config_, *engine_, *rates_));
 }
 
 }  // namespace atoll

@@ -31,7 +31,7 @@ struct Context {
   Bf16Gemm bf16_gemm = Bf16Gemm::kAuto;  // kAuto is replaced by the probe's choice at the first BF16 GEMM or by probe()
   GemmProbe probe;
   Fp8Sums fp8_sums = Fp8Sums::kExact;
-  bool is_sizing = false;  // CPU: ops take their scratch and return without computing; memory.workspace.high_water() then says what shapes need (model/workspace.h)
+  bool is_sizing = false;  // CPU: ops take their scratch and return without computing; memory.workspace.high_water() then says what shapes need (model/stage_ops.h)
   bool round_outputs_to_bf16 = false;  // FP64 only: every op's storage-typed outputs are rounded to BF16 values. What a BF16 run's error is measured against
   // Filled by every op (kernels/op_scope.h): what "where the time goes" is printed from. Indexed by Op (kernels/ops.h).
   struct OpStat { int64_t calls = 0; double seconds = 0, flops = 0; };

@@ -225,9 +225,10 @@ StageTimes ChunkModel::stage(const StageSpec& spec) const {
   for (int64_t k = 0; k < spec.mtp; ++k) s.layers.push_back(c.is_moe_layer(c.num_hidden_layers) ? moe_ : dense_);
   const double heads = spec.has_head ? 1.0 + static_cast<double>(c.num_nextn_predict_layers) : 0, modules = static_cast<double>(spec.mtp),
                tables = modules + spec.has_embedding;
-  s.extra_forward += heads * head_[0] + modules * mtp_[0] + tables * embedding_[0];
-  s.extra_backward += heads * head_[1] + modules * mtp_[1];
-  s.extra_weight += heads * head_[2] + modules * mtp_[2] + tables * embedding_[1];
+  const bool is_fused = in_.plan.text("head") == "fused";
+  s.extra_forward += heads * (is_fused ? head_[0] + head_[1] + head_[2] : head_[0]) + modules * mtp_[0] + tables * embedding_[0];
+  s.extra_backward += (is_fused ? 0 : heads * head_[1]) + modules * mtp_[1];
+  s.extra_weight += (is_fused ? 0 : heads * head_[2]) + modules * mtp_[2] + tables * embedding_[1];
   const bool hides = in_.plan.text("overlap") == "all";  // beside the neighbour's computation: only what is longer than it shows
   const bool waits = in_.plan.is_on("host.waits") && !hides;
   for (const LayerTimes& l : s.layers) {

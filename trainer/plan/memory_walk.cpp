@@ -164,7 +164,7 @@ void count_embedding(const EngineOptions& o, const Placement& placement, RankFor
 
 // Most scratch of an op of this rank; stages with the same kinds of layers are asked once.
 int64_t count_workspace(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const ShardPlaces& places, const RunShape& shape) {
-  WorkspaceShape w;
+  StageOpsShape w;
   w.threads = o.threads;
   w.bf16_gemm = o.bf16_gemm;
   w.storage = o.storage;

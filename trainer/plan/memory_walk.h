@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "model/memory.h"
-#include "model/workspace.h"
+#include "model/stage_ops.h"
 #include "parallel/schedule.h"
 #include "trainer/engine.h"
 

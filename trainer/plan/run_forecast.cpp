@@ -78,38 +78,13 @@ std::vector<int64_t> even_microbatches(const RunConfig& c, const Engine& engine)
   return std::vector<int64_t>(static_cast<size_t>(n), c.train.micro_batch * c.data.seq_len);
 }
 
-// This machine as a cluster of one node: GEMMs at the measured peak, attention at half of it, memory-bound work and messages at assumed rates.
-PlanInput this_machine(const RunConfig& c, int world, double gemm_peak) {
-  constexpr double kMemory = 10e9, kLink = 4e9;
-  PlanInput in;
-  in.name = "this run";
-  in.run = c;
-  Errors errors;
-  in.plan = read_sheet(plan_schema(), {}, "defaults", {}, errors);
-  set_number(in, "host.launch", 0);  // ops are computed by who calls them
-  in.cluster.name = in.cluster.gpu = "this machine";
-  in.cluster.nodes = 1;
-  in.cluster.gpus_per_node = world;
-  in.cluster.bf16 = in.cluster.fp8 = gemm_peak / world;
-  in.cluster.memory_bandwidth = kMemory;
-  in.cluster.sms = 1;
-  in.cluster.intra = in.cluster.inter = {kLink, 1, 5e-6};
-  for (const char* op : {"gemm", "grouped", "attention"})
-    for (const char* pass : {"forward", "input", "weight"})
-      in.calibration.rates.push_back(
-          {op, pass, "bf16", 1024, 1024, 1024, gemm_peak / world * (std::string(op) == "attention" ? 0.5 : 1), 1, "measured at the start"});
-  in.calibration.glue.push_back({.what = "all", .fraction = 1, .source = "assumed"});
-  in.calibration.exchanges.push_back({.what = "all", .fraction = 1, .source = "assumed"});
-  return in;
-}
-
 // Seconds of a step, and of its phases as means over ranks; 0: the planner cannot price this layout.
 struct StepForecast {
   double step = 0;
   double phase[kPhases] = {};
 };
-StepForecast predicted_step(const RunConfig& c, Engine& engine, double gemm_peak) {
-  const PlanInput in = this_machine(c, engine.groups().world.size(), gemm_peak);
+StepForecast predicted_step(const RunConfig& c, Engine& engine, const MachineRates& rates) {
+  const PlanInput in = this_machine(c, engine.groups().world.size(), rates);
   Priced p = pretraining(in);
   const int64_t per_micro = c.train.micro_batch * p.dp;
   p.global_batch = (c.train.global_batch + per_micro - 1) / per_micro * per_micro;  // the last one may be smaller
@@ -139,12 +114,11 @@ StepForecast predicted_step(const RunConfig& c, Engine& engine, double gemm_peak
 namespace {
 std::string step_text(double step) {
   if (step == 0) return "no forecast of its time";
-  return fmt::format("a step takes about {} (GEMMs at the measured peak, attention at half of it, memory-bound work at an assumed 10 GB/s a rank)",
-                     show(step, Unit::kSeconds));
+  return fmt::format("a step takes about {} (from the model's own ops and messages, timed just now)", show(step, Unit::kSeconds));
 }
 }  // namespace
 
-std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) {
+std::string forecast_text(const RunConfig& c, Engine& engine, const MachineRates& rates) {
   Communicator& world = engine.groups().world;
   const RankForecast f = forecast(engine, run_shape(c, engine, even_microbatches(c, engine), {}));
   const RankLine mine = line_of(engine, f);
@@ -160,11 +134,11 @@ std::string forecast_text(const RunConfig& c, Engine& engine, double gemm_peak) 
   }
   for (const RankLine& l : all) wire += static_cast<double>(l.wire_predicted);
   out += fmt::format(" (rank 0's peak of activations in {})\nforecast: {} a step between ranks beside the routed rows; {}", f.peaks.activations.moment,
-                     bytes(wire), step_text(predicted_step(c, engine, gemm_peak).step));
+                     bytes(wire), step_text(predicted_step(c, engine, rates).step));
   return out;
 }
 
-Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak, const Measured& measured) {
+Comparison compare_forecast(const RunConfig& c, Engine& engine, const MachineRates& rates, const Measured& measured) {
   Communicator& world = engine.groups().world;
   RunShape shape = run_shape(c, engine, measured.microbatch_tokens, {});
   shape.longest_document = measured.longest_document;
@@ -224,7 +198,7 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, double gemm_peak
   out.text += fmt::format("  wire of the last step: {} bytes forecast, {} measured ({}); routed rows {} + {} bytes = {} rows there and back{}\n", predicted,
                           sent, is_exact ? "equal on every rank" : "NOT equal on every rank", dispatched, combined, dispatched / row,
                           are_rows_whole ? "" : ": NOT a whole number of rows, or not all came back");
-  const StepForecast step = predicted_step(c, engine, gemm_peak);
+  const StepForecast step = predicted_step(c, engine, rates);
   out.text += fmt::format("  a step: {} forecast, {} measured; by phase, means over ranks:\n  {:<24} {:>12} {:>12}\n", show(step.step, Unit::kSeconds),
                           show(measured.seconds, Unit::kSeconds), "phase", "forecast", "measured");
   json["step_seconds"] = {{"forecast", step.step}, {"measured", measured.seconds}};

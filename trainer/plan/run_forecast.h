@@ -5,12 +5,13 @@
 #include <string>
 
 #include "trainer/engine.h"
+#include "trainer/plan/this_machine.h"
 #include "trainer/run_config.h"
 
 namespace atoll::plan {
 
-// Collective; the text is rank 0's to print. gemm_peak: FLOP/s of all ranks.
-std::string forecast_text(const RunConfig& config, Engine& engine, double gemm_peak);
+// Collective; the text is rank 0's to print.
+std::string forecast_text(const RunConfig& config, Engine& engine, const MachineRates& rates);
 
 struct Measured {                // of the last step
   int64_t step = 0, tokens = 0;  // where the run is
@@ -26,6 +27,6 @@ struct Comparison {
   std::string json;  // one object: segments and wire of every rank
 };
 // Collective.
-Comparison compare_forecast(const RunConfig& config, Engine& engine, double gemm_peak, const Measured& measured);
+Comparison compare_forecast(const RunConfig& config, Engine& engine, const MachineRates& rates, const Measured& measured);
 
 }  // namespace atoll::plan

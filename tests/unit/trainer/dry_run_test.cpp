@@ -34,7 +34,7 @@ TEST_CASE("A dry run of DeepSeek-V3 on 2048 ranks places every rank, proves the 
   const int64_t trained = 671026419200 - 58 * 256 + 11610068224 - 256;
   CHECK(run.checkpoint_bytes == trained * 8 + 59 * 256 * 4);
   REQUIRE(run.problems.size() == 1);
-  CHECK_THAT(run.problems[0], Contains("make a token store"));
+  CHECK_THAT(run.problems[0], Contains("set data.store"));
   CHECK(run.is_data_problem);
   CHECK_THAT(dry_run_text(run), Contains("proven") && Contains("a start would end here"));
 }

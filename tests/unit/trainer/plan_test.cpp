@@ -178,6 +178,18 @@ TEST_CASE("A layer's phases take what DeepSeek's trace shows", "[plan]") {
   CHECK(model.pair(four, four) == Approx(129e-3).epsilon(0.03));
 }
 
+TEST_CASE("A fused head moves its gradients into F and takes as long", "[plan]") {
+  const PlanInput separate = v3({"plan.overlap=none"}), fused = v3({"plan.overlap=none", "plan.head=fused"});
+  const ChunkModel::Layout layout = {4096, 1, 1, 1, 64, 1, 128, 16};
+  const StageSpec last = {.layers = {60, 61}, .has_head = true};
+  const StageTimes a = ChunkModel(separate, layout).stage(last), b = ChunkModel(fused, layout).stage(last);
+  CHECK(b.extra_backward == 0);
+  CHECK(b.extra_weight == 0);
+  CHECK(b.forward == Approx(a.forward + a.extra_backward + a.extra_weight));
+  CHECK(b.forward + b.backward + b.weight == Approx(a.forward + a.backward + a.weight));
+  CHECK(a.extra_backward > 0);
+}
+
 TEST_CASE("A pair takes at least its computation and its exchanges, and at most both", "[plan]") {
   for (const char* bandwidth : {"10 GB/s", "25 GB/s", "50 GB/s", "190 GB/s"}) {
     const PlanInput in = v3({std::string("cluster.links.inter.bandwidth=") + bandwidth});
