@@ -69,6 +69,8 @@ class Replay {
   void attn_forward(const std::string& b, double T);
   void drop_recomputed(const std::string& b);
   void send_to_experts(const std::string& b, bool with_weights);
+  void reorder(const std::string& from, const std::string& to, double width, double element);
+  void combine(const std::string& b, bool with_weights);
   void moe_forward(const std::string& b, double T);
   void moe_backward(const std::string& b, double T);
   double sent() const { return s_.rows_sent * part; }
@@ -132,6 +134,25 @@ void Replay::send_to_experts(const std::string& b, bool with_weights) {
   if (with_weights) take(b + "arrived_weight", received(), 1, a(), kRouted);
 }
 
+// Rows of this rank's experts from arrival order to expert order, or back. One rank alone has them in order.
+void Replay::reorder(const std::string& from, const std::string& to, double width, double element) {
+  if (s_.is_alone) return rename(from, to);
+  take(to, received(), width, element, kRouted);
+  free(from);
+}
+
+void Replay::combine(const std::string& b, bool with_weights) {
+  if (s_.is_alone) {
+    rename(b + "arrived", b + "send_rows");
+    rename(b + "arrived_weight", b + "send_weight");
+    return;
+  }
+  take(b + "send_rows", sent(), row(), s(), kRouted);
+  if (with_weights) take(b + "send_weight", sent(), 1, a(), kRouted);
+  free(b + "arrived");
+  free(b + "arrived_weight");
+}
+
 void Replay::moe_forward(const std::string& b, double T) {
   const double E = static_cast<double>(c_.n_routed_experts), K = static_cast<double>(c_.num_experts_per_tok), R = received(), F = expert_width();
   take(b + "logits", T, E, a());
@@ -150,26 +171,13 @@ void Replay::moe_forward(const std::string& b, double T) {
   }
   free(b + "send_rows");
   free(b + "send_weight");
-  if (s_.is_alone) {
-    rename(b + "arrived", b + "expert_x");
-    rename(b + "arrived_weight", b + "expert_weight");
-  } else {
-    take(b + "expert_x", R, row(), cached(), kRouted);
-    free(b + "arrived");
-    take(b + "expert_weight", R, 1, a(), kRouted);
-    free(b + "arrived_weight");
-  }
+  reorder(b + "arrived", b + "expert_x", row(), cached());
+  reorder(b + "arrived_weight", b + "expert_weight", 1, a());
   take(b + "gate_up", R, 2 * F, cached(), kRouted);
   take(b + "act", R, F, cached(), kRouted);
   take(b + "y", R, row(), s(), kRouted);
-  if (s_.is_alone) {
-    rename(b + "y", b + "send_rows");
-  } else {
-    take(b + "arrived", R, row(), s(), kRouted);
-    free(b + "y");
-    take(b + "send_rows", sent(), row(), s(), kRouted);
-  }
-  free(b + "arrived");
+  reorder(b + "y", b + "arrived", row(), s());
+  combine(b, false);
   if (c_.n_shared_experts > 0)
     rename(b + "shared_out", b + "out");
   else
@@ -216,30 +224,15 @@ void Replay::moe_backward(const std::string& b, double T) {
     take(b + "shared_out", T, D(), s());
   }
   free(b + "send_rows");
-  if (s_.is_alone) {
-    rename(b + "arrived", b + "expert_dy");
-  } else {
-    take(b + "expert_dy", R, row(), cached(), kRouted);
-    free(b + "arrived");
-  }
+  reorder(b + "arrived", b + "expert_dy", row(), cached());
   take(b + "d_weight", R, 1, a(), kRouted);
   take(b + "d_act", R, F, s(), kRouted);
   free(b + "d_act");
   free(b + "expert_weight");
   take(b + "dx", R, row(), s(), kRouted);
-  if (s_.is_alone) {
-    rename(b + "dx", b + "send_rows");
-    rename(b + "d_weight", b + "send_weight");
-  } else {
-    take(b + "arrived", R, row(), s(), kRouted);
-    free(b + "dx");
-    take(b + "arrived_weight", R, 1, a(), kRouted);
-    free(b + "d_weight");
-    take(b + "send_rows", sent(), row(), s(), kRouted);
-    take(b + "send_weight", sent(), 1, a(), kRouted);
-  }
-  free(b + "arrived");
-  free(b + "arrived_weight");
+  reorder(b + "dx", b + "arrived", row(), s());
+  reorder(b + "d_weight", b + "arrived_weight", 1, a());
+  combine(b, true);
   if (c_.n_shared_experts > 0)
     rename(b + "shared_out", b + "dx_post");
   else
