@@ -22,6 +22,7 @@ class StageOps {
   }
   int64_t scratch() const { return ctx_.memory.workspace.high_water(); }
   StageOpsTimes* times = nullptr;  // where ops are recorded; null: they are only called
+  bool is_exchanging = false;      // rows are put in order where they arrive, too
 
   void block(int64_t layer, int64_t T, int64_t sequences) {
     norm(T, c_.hidden_size, true);
@@ -225,16 +226,15 @@ class StageOps {
   }
   // Rows to experts and back, forward and backward; an expert-parallel rank puts them in order where they arrive, too.
   void permutations(int64_t T) {
-    const int64_t D = c_.hidden_size, K = c_.num_experts_per_tok;
-    const Buffer x = take(T, D), rows = take(T * K, D), ordered = take(T * K, D), ids = take_indices(T, K, c_.n_routed_experts);
-    const Buffer row_of = take_indices(T, K, T * K), token_of = take_indices(T * K, 1, T);
-    const Tensor token_of_R = token_of.tensor().view({T * K});
+    const int64_t D = c_.hidden_size, K = c_.num_experts_per_tok, R = s_.num_experts * s_.expert_rows;
+    const Buffer x = take(T, D), rows = take(R, D), ordered = take(R, D), ids = take_indices(T, K, c_.n_routed_experts);
+    const Buffer planned = take_indices(T, K, 1), row_of = take_indices(T, K, R), slots = take_indices(T * K, 1, 1), token_of = take_indices(R, 1, T), order = take_indices(R, 1, R);
     std::vector<int64_t> counts(static_cast<size_t>(c_.n_routed_experts));
-    glue([&] { permutation_plan(ids, row_of, token_of_R, counts); });
+    glue([&] { permutation_plan(ids, planned, slots.tensor().view({T * K}), counts); });
     for (int direction = 0; direction < 2; ++direction)
       glue([&] {
-        permute(ctx_, {.x_TD = x, .index_R = token_of_R, .y_RD = rows});
-        for (int side = 0; side < 2 && s_.num_experts < c_.n_routed_experts; ++side) permute(ctx_, {.x_TD = rows, .index_R = row_of.tensor().view({T * K}), .y_RD = ordered});
+        permute(ctx_, {.x_TD = x, .index_R = token_of.tensor().view({R}), .y_RD = rows});
+        for (int side = 0; side < 2 && is_exchanging; ++side) permute(ctx_, {.x_TD = rows, .index_R = order.tensor().view({R}), .y_RD = ordered});
         unpermute(ctx_, {.y_RD = rows, .row_of_TK = row_of, .add_TD = x, .out_TD = x});
       });
   }
@@ -245,6 +245,7 @@ class StageOps {
 };
 
 constexpr int kPasses = 3;
+constexpr int64_t kMostWeights = int64_t{512} << 20;  // bytes of one op's weights with their gradients
 // Something else may have had the core for a moment.
 template <class Of>
 double median(const std::array<StageOpsTimes, kPasses>& passes, const Of& of) {
@@ -288,7 +289,10 @@ int64_t gradient_norm_workspace(int64_t most_elements) {
   return ctx.memory.workspace.high_water();
 }
 
-StageOpsTimes time_stage_ops(const ModelConfig& config, const StageOpsShape& whole, double flops_per_second, double most_seconds) {
+StageOpsTimes time_stage_ops(const ModelConfig& model, const StageOpsShape& whole, double flops_per_second, double most_seconds) {
+  ModelConfig config = model;  // a part of a large head or of many experts has the same rates, and leaves the run its memory
+  const int64_t weight_bytes = static_cast<int64_t>(size_of(whole.storage) + size_of(acc_dtype(whole.storage)));
+  config.vocab_size = std::min(config.vocab_size, std::max<int64_t>(1024, kMostWeights / weight_bytes / config.hidden_size));
   const std::vector<int64_t> layers = kinds_of_layers(config, {0, config.num_hidden_layers});
   const auto work_of = [&](const StageOpsShape& s) {
     WorkShape shape;
@@ -302,6 +306,8 @@ StageOpsTimes time_stage_ops(const ModelConfig& config, const StageOpsShape& who
     return all;
   };
   StageOpsShape shape = whole;
+  if (whole.num_experts > 0)
+    shape.num_experts = std::clamp<int64_t>(kMostWeights / weight_bytes / (2 * config.moe_intermediate_size * config.hidden_size), std::min<int64_t>(whole.num_experts, whole.threads), whole.num_experts);
   double flops = 0;
   for (const Work& w : work_of(shape)) flops += w.flops;
   const double part = std::min(1.0, most_seconds * flops_per_second / ((1 + kPasses) * flops));  // once to warm up
@@ -312,6 +318,7 @@ StageOpsTimes time_stage_ops(const ModelConfig& config, const StageOpsShape& who
     shape.expert_rows = std::max<int64_t>(whole.expert_rows > 0, whole.expert_rows * shape.tokens / whole.tokens);
   }
   StageOps ops(config, shape, false);
+  ops.is_exchanging = whole.num_experts < config.n_routed_experts;
   std::array<StageOpsTimes, kPasses> passes;
   for (int pass = -1; pass < kPasses; ++pass) {
     ops.times = pass < 0 ? nullptr : &passes[static_cast<size_t>(pass)];

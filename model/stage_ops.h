@@ -40,7 +40,7 @@ struct StageOpsTimes {
   double update_seconds = 0;     // AdamW, per element
 };
 // Times F, B and W of one layer of each kind and of the head (of the last stage), with balanced rows. most_seconds: where `flops_per_second` says that this would take longer,
-// fewer tokens are taken. Uses scratch memory of its own: about that of one layer with its gradients.
+// fewer tokens are taken. Uses memory of its own meanwhile: one op's operands, of them at most 512 MiB of weights (a part of a larger head, or fewer experts).
 StageOpsTimes time_stage_ops(const ModelConfig& config, const StageOpsShape& shape, double flops_per_second, double most_seconds);
 
 }  // namespace atoll

@@ -62,6 +62,25 @@ TEST_CASE("The ops that are timed multiply as much as the planner counts, by kin
   CHECK(times.update_seconds > 0);
 }
 
+TEST_CASE("Of a large head and of many experts a part is timed", "[model][plan]") {
+  ModelConfig c = small_model();
+  c.vocab_size = 4'000'000;
+  c.hidden_size = 256;
+  c.moe_intermediate_size = 4096;
+  c.n_routed_experts = 512;
+  StageOpsShape s = shape_of(c, 64, 1);
+  s.expert_rows = 2;
+  double most = 0, grouped = 0;
+  for (const TimedOp& op : time_stage_ops(c, s, 1, 1).ops) {
+    if (op.kind == WorkKind::kGemm && op.pass == WorkPass::kForward) most = std::max(most, op.n);
+    if (op.kind == WorkKind::kGrouped && op.pass == WorkPass::kForward) grouped = std::max(grouped, op.m);
+  }
+  CHECK(most * 256 * 6 <= double{512 << 20});
+  CHECK(most > 100'000);
+  CHECK(grouped <= 43);  // 512 MiB / (2 x 4096 x 256 x 6), a row each
+  CHECK(grouped >= 1);
+}
+
 TEST_CASE("Where a layer would take too long fewer tokens are timed", "[model][plan]") {
   const ModelConfig c = small_model();
   const auto rows = [&](double flops_per_second) {
