@@ -161,12 +161,8 @@ const Reached& Calibration::exchange_of(const std::string& what, const std::stri
 }
 
 Calibration parse_calibration(const std::string& yaml, const std::string& file) {
-  std::vector<YamlProblem> problems;
-  const YamlNode root = read_yaml(yaml, problems);
-  Errors errors;
-  for (const YamlProblem& p : problems) errors.push_back(file + ":" + std::to_string(p.line) + ": " + p.what);
-  if (errors.empty() && root.kind != YamlNode::Kind::kMap) errors.push_back(file + ":1: expected gpu, sources, rates, glue, exchanges");
-  if (!errors.empty()) throw_errors(file, errors);
+  const YamlNode root = read_tree(yaml, file);
+  if (root.kind != YamlNode::Kind::kMap) throw_errors(file, {file + ":1: expected gpu, sources, rates, glue, exchanges"});
   return CalibrationReader(file).read(root);
 }
 

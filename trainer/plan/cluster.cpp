@@ -1,7 +1,6 @@
 // The cluster's table of quantities, and what two of them say about each other.
 #include "trainer/plan/cluster.h"
 
-#include <algorithm>
 #include <filesystem>
 
 #include "kernels/base/error.h"
@@ -69,13 +68,9 @@ const std::vector<SheetKey>& cluster_schema() {
 }
 
 Cluster parse_cluster(const std::string& yaml, const std::string& file, const std::vector<std::string>& overrides) {
-  std::vector<YamlProblem> problems;
-  const YamlNode root = read_yaml(yaml, problems);
   Errors errors;
-  for (const YamlProblem& p : problems) errors.push_back(file + ":" + std::to_string(p.line) + ": " + p.what);
-  if (!errors.empty()) throw_errors(file, errors);
   Cluster c;
-  c.sheet = read_sheet(cluster_schema(), root, file, overrides, errors);
+  c.sheet = read_sheet(cluster_schema(), read_tree(yaml, file), file, overrides, errors);
   if (errors.empty()) check(c.sheet, file, errors);
   if (!errors.empty()) throw_errors(file, errors);
   const Sheet& s = c.sheet;
@@ -95,19 +90,11 @@ Cluster parse_cluster(const std::string& yaml, const std::string& file, const st
 }
 
 Cluster load_cluster(const std::string& what, const std::string& folder, const std::vector<std::string>& overrides) {
-  const bool is_file = what.size() > 5 && what.substr(what.size() - 5) == ".yaml";
+  const bool is_file = is_yaml_path(what);
   const std::string path = is_file ? what : folder + "/" + what + ".yaml";
   std::error_code failed;
-  if (!std::filesystem::is_regular_file(path, failed)) {
-    std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) names.push_back(entry.path().stem().string());
-    std::sort(names.begin(), names.end());
-    std::string list;
-    for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
-    const std::string near = nearest_of(what, names);
-    throw ConfigError("cluster=" + what + ": no such cluster" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + " (in " +
-                      folder + "), or name a file.yaml");
-  }
+  if (!std::filesystem::is_regular_file(path, failed))
+    throw ConfigError(no_such("cluster=" + what, "cluster", what, yaml_names(folder)) + " (in " + folder + "), or name a file.yaml");
   return parse_cluster(read_text(path), is_file ? path : what + ".yaml", overrides);  // of ours the name is enough
 }
 

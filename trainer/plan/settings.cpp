@@ -46,41 +46,14 @@ const std::vector<SheetKey>& published_schema() {
 
 const char* kTrace = "DeepSeek's training trace (deepseek-ai/profile-data), counted: recomputation and FP8 casts included";
 
-const YamlNode* entry(const YamlNode& map, const std::string& key) {
-  for (const auto& [name, node] : map.entries)
-    if (name == key) return &node;
-  return nullptr;
-}
-
-// "file:3: key: ..." of a part, as "file:3: PREFIXkey: ...".
-void add_errors(const Errors& part, const std::string& prefix, Errors& errors) {
-  for (std::string e : part) {
-    const size_t place = e.find(": ");
-    if (place != std::string::npos) e.insert(place + 2, prefix);
-    errors.push_back(std::move(e));
-  }
-}
-
-// The lists of the plan section: one small sheet an item.
-std::vector<Sheet> read_list(const YamlNode& plan, const std::string& key, const std::vector<SheetKey>& schema, const std::string& file, Errors& errors) {
-  std::vector<Sheet> sheets;
-  const YamlNode* list = entry(plan, key);
-  if (list == nullptr) return sheets;
-  if (list->kind != YamlNode::Kind::kList) errors.push_back(file + ":" + std::to_string(list->line) + ": plan." + key + ": expected a list");
-  Errors of_items;
-  for (const YamlNode& item : list->items) sheets.push_back(read_sheet(schema, item, file, {}, of_items));
-  add_errors(of_items, "plan." + key + ": ", errors);
-  return sheets;
-}
-
 void read_lists(PlanInput& in, const YamlNode& plan, const std::string& file, Errors& errors) {
   const auto whole = [](const Sheet& s, const char* key) { return static_cast<int64_t>(s.number(key)); };
-  for (const Sheet& s : read_list(plan, "context", context_schema(), file, errors))
+  for (const Sheet& s : read_sheets(context_schema(), plan, "context", "plan.context", file, errors))
     in.context.push_back(
         {s.text("name"), whole(s, "seq_len"), whole(s, "global_batch"), whole(s, "steps"), whole(s, "cp"), whole(s, "pp"), whole(s, "ep"), s.text("schedule")});
-  for (const Sheet& s : read_list(plan, "fleet", fleet_schema(), file, errors))
+  for (const Sheet& s : read_sheets(fleet_schema(), plan, "fleet", "plan.fleet", file, errors))
     in.fleet.push_back({s.text("gpu"), s.text("source"), s.number("count"), s.number("server_per_gpu"), s.number("operation_per_gpu")});
-  for (const Sheet& s : read_list(plan, "published", published_schema(), file, errors))
+  for (const Sheet& s : read_sheets(published_schema(), plan, "published", "plan.published", file, errors))
     in.published.push_back({s.text("item"), s.text("source"), s.number("value")});
 }
 
@@ -112,23 +85,11 @@ Arguments sort_arguments(const std::vector<std::string>& arguments) {
 }
 
 std::string find_recipe(const std::string& what, const PlanFolders& folders) {
-  const auto is_file = [](const std::string& path) {
-    std::error_code failed;
-    return std::filesystem::is_regular_file(path, failed);
-  };
-  if (what.size() > 5 && what.substr(what.size() - 5) == ".yaml") return what;
-  if (const std::string path = folders.recipes + "/" + what + ".yaml"; is_file(path)) return path;
-  if (model_preset(what)) return "";
-  std::vector<std::string> names = model_preset_names();
+  if (is_yaml_path(what)) return what;
   std::error_code failed;
-  for (const auto& e : std::filesystem::directory_iterator(folders.recipes, failed))
-    if (e.path().extension() == ".yaml") names.push_back(e.path().stem().string());
-  std::sort(names.begin(), names.end());
-  names.erase(std::unique(names.begin(), names.end()), names.end());
-  std::string list;
-  for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
-  const std::string near = nearest_of(what, names);
-  throw ConfigError(what + ": no such recipe" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + ", or name a recipe.yaml");
+  if (const std::string path = folders.recipes + "/" + what + ".yaml"; std::filesystem::is_regular_file(path, failed)) return path;
+  if (model_preset(what)) return "";
+  throw ConfigError(no_such(what, "recipe", what, yaml_names(folders.recipes, model_preset_names())) + ", or name a recipe.yaml");
 }
 }  // namespace
 
@@ -265,12 +226,11 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
     if (in.run.data.seq_len == DataConfig{}.seq_len) in.run.data.seq_len = std::min<int64_t>(4096, in.run.model.max_position_embeddings);
   } else {
     in.run = load_run_config(path, a.run_overrides);
-    std::vector<YamlProblem> ignored;  // load_run_config has refused what is not YAML
-    const YamlNode root = read_yaml(read_text(path), ignored);
-    if (const YamlNode* plan = entry(root, "plan")) section = *plan;
+    const YamlNode root = read_tree(read_text(path), path);
+    if (const YamlNode* plan = find_entry(root, "plan")) section = *plan;
   }
   Errors errors;
-  const YamlNode* named = entry(section, "cluster");
+  const YamlNode* named = find_entry(section, "cluster");
   const std::string default_cluster = named == nullptr ? "" : named->text;
   read_section(in, section, file, a.plan_overrides, errors);
   if (!errors.empty()) throw_errors(file + ", section plan", errors);

@@ -6,10 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <numeric>
-#include <sstream>
 
 #include "kernels/base/error.h"
 
@@ -284,17 +281,6 @@ std::string nearest_of(const std::string& name, const std::vector<std::string>& 
     }
   }
   return best;
-}
-
-std::string read_text(const std::string& path) {
-  std::error_code failed;
-  if (!std::filesystem::is_regular_file(path, failed)) throw ConfigError(path + ": no such file");
-  if (std::filesystem::file_size(path, failed) > (1u << 20)) throw ConfigError(path + ": larger than 1 MiB: not one of ours");
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw ConfigError(path + ": cannot be read");
-  return text.str();
 }
 
 }  // namespace atoll::plan
