@@ -9,21 +9,25 @@ namespace atoll::plan {
 namespace {
 const char* kLlama = "Llama 3 405B report, table 5: 419 unexpected interruptions in 54 days on 16,384 GPUs = one in 50,700 GPU-hours";
 
-// Contradictions between quantities that are each in range; the place is the first one's.
+// Contradictions between quantities that are each in range; the place is that of the first that was given.
 void check(const Sheet& s, const std::string& file, Errors& errors) {
-  const auto require = [&](bool holds, const std::string& key, const std::string& why) {
-    if (!holds)
-      errors.push_back((s.at(key).place == "default" ? file : s.at(key).place) + ": " + key + " = " + show(s.number(key), s.at(key).unit) + ": " + why);
+  const auto require = [&](bool holds, const std::string& key, const std::string& other, const std::string& why) {
+    if (holds) return;
+    const std::string& first = s.at(key).place;
+    const std::string& second = s.at(other).place;
+    errors.push_back((first != "default" ? first : second != "default" ? second : file) + ": " + key + " = " + show(s.number(key), s.at(key).unit) + ": " + why);
   };
-  require(s.number("gpu.fp8") >= s.number("gpu.bf16"), "gpu.fp8",
-          "slower than gpu.bf16 = " + show(s.number("gpu.bf16"), Unit::kFlops) + "; give the same where there is no FP8");
+  const auto value = [&](const std::string& key) { return key + " = " + show(s.number(key), s.at(key).unit); };
+  require(s.number("gpu.fp8") >= s.number("gpu.bf16"), "gpu.fp8", "gpu.bf16",
+          "slower than " + value("gpu.bf16") + "; give the same where there is no FP8");
   require(s.number("gpus_per_node") == 1 || s.number("links.intra.bandwidth") >= s.number("links.inter.bandwidth"), "links.intra.bandwidth",
-          "slower than links.inter.bandwidth = " + show(s.number("links.inter.bandwidth"), Unit::kBandwidth) +
-              ": the link inside a node would be the thin one; are they swapped?");
-  require(s.number("gpu.memory_bandwidth") >= s.number("links.intra.bandwidth"), "gpu.memory_bandwidth",
+          "links.inter.bandwidth",
+          "slower than " + value("links.inter.bandwidth") + ": the link inside a node would be the thin one; are they swapped?");
+  require(s.number("gpu.memory_bandwidth") >= s.number("links.intra.bandwidth"), "gpu.memory_bandwidth", "links.intra.bandwidth",
           "slower than links.intra.bandwidth: a link cannot carry more than memory gives");
-  require(s.number("reliability.restart") < s.number("reliability.gpu_mtbf"), "reliability.restart", "longer than the time between failures of one GPU");
-  require(s.number("power.node") == 0 || s.number("power.node") >= s.number("gpu.power") * s.number("gpus_per_node"), "power.node",
+  require(s.number("reliability.restart") < s.number("reliability.gpu_mtbf"), "reliability.restart", "reliability.gpu_mtbf",
+          "longer than " + value("reliability.gpu_mtbf") + ", the time between failures of one GPU");
+  require(s.number("power.node") == 0 || s.number("power.node") >= s.number("gpu.power") * s.number("gpus_per_node"), "power.node", "gpu.power",
           "less than its GPUs' " + show(s.number("gpu.power") * s.number("gpus_per_node"), Unit::kWatts));
 }
 

@@ -59,7 +59,15 @@ void read_lists(PlanInput& in, const YamlNode& plan, const std::string& file, Er
 
 void read_section(PlanInput& in, YamlNode section, const std::string& file, const std::vector<std::string>& overrides, Errors& errors) {
   read_lists(in, section, file, errors);
-  std::erase_if(section.entries, [](const auto& e) { return e.first == "context" || e.first == "fleet" || e.first == "published" || e.first == "cluster"; });
+  for (const char* key : {"context", "fleet", "published", "cluster"}) {  // not on the sheet
+    const YamlNode* first = find_entry(section, key);
+    for (const auto& [name, node] : section.entries)
+      if (name == key && &node != first)
+        errors.push_back(detail::concat(file, ":", node.line, ": plan.", key, ": duplicate key, first given at ", file, ":", first->line));
+    if (first != nullptr && std::string(key) == "cluster" && first->kind != YamlNode::Kind::kScalar)
+      errors.push_back(detail::concat(file, ":", first->line, ": plan.cluster = ", to_string(*first), ": expected a name or a file.yaml"));
+    std::erase_if(section.entries, [&](const auto& e) { return e.first == key; });
+  }
   Errors of_sheet;
   in.plan = read_sheet(plan_schema(), section, file, overrides, of_sheet);
   add_errors(of_sheet, "plan.", errors);

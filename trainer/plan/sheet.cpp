@@ -77,6 +77,7 @@ class Reader {
       const std::string near = nearest_of(path, names);
       return fail(place.empty() ? at(node) : place, path + ": no such key" + (near.empty() ? "" : "; did you mean " + near + "?"));
     }
+    if (place.empty()) sections_[path] = at(node);
     if (node.kind == YamlNode::Kind::kNull) return;
     if (node.kind != YamlNode::Kind::kMap)
       return fail(place.empty() ? at(node) : place, (path.empty() ? "" : path + ": ") + "expected keys below it, found " + to_string(node));
@@ -86,7 +87,7 @@ class Reader {
     for (const SheetKey& key : schema_) {
       if (sheet.all().count(key.name)) continue;
       if (key.fallback == "!") {
-        if (!has_failed(key.name)) errors_.push_back(file_ + ": " + key.name + " is missing: " + key.doc);
+        if (!has_failed(key.name)) fail(place_of_section(key.name), key.name + " is missing: " + key.doc);
         sheet.set(key.name, {});
         continue;
       }
@@ -107,7 +108,15 @@ class Reader {
     const auto it = std::find_if(schema_.begin(), schema_.end(), [&](const SheetKey& k) { return k.name == name; });
     return it == schema_.end() ? nullptr : &*it;
   }
-  std::string at(const YamlNode& node) const { return file_ + ":" + std::to_string(node.line); }
+  std::string at(const YamlNode& node) const { return file_ + ":" + std::to_string(std::max(1, node.line)); }
+  std::string place_of_section(std::string name) const {  // of the innermost section of a key that the file has
+    while (!name.empty()) {
+      const size_t dot = name.rfind('.');
+      name.erase(dot == std::string::npos ? 0 : dot);
+      if (const auto section = sections_.find(name); section != sections_.end()) return section->second;
+    }
+    return file_;
+  }
   void fail(const std::string& place, const std::string& what) { errors_.push_back(place + ": " + what); }
   bool has_failed(const std::string& name) const { return std::find(failed_.begin(), failed_.end(), name) != failed_.end(); }
 
@@ -131,7 +140,10 @@ class Reader {
       node = *value;
     }
     Value v;
-    if (const std::string error = parse(key, node, v); !error.empty()) {
+    std::string error = parse(key, node, v);
+    if (error.empty() && key.least < key.most && !(v.number >= key.least && v.number <= key.most))  // a default may lie outside: 0 that means any
+      error = "out of range: must be " + show(key.least, key.unit) + " to " + show(key.most, key.unit);
+    if (!error.empty()) {
       failed_.push_back(key.name);
       return fail(place, key.name + " = " + to_string(node) + ": " + error);
     }
@@ -159,19 +171,18 @@ class Reader {
     if (node.kind != YamlNode::Kind::kScalar) return "expected " + expected(key.unit);
     if (key.unit == Unit::kText) {
       if (!is_allowed(node.text)) return "expected one of " + choices;
+      if (node.text.empty() && key.fallback == "!") return "expected " + expected(key.unit);
       v.text = node.text;
       return "";
     }
-    if (const std::string error = parse_number(node.text, key.unit, v.number); !error.empty()) return error;
-    if (key.least < key.most && !(v.number >= key.least && v.number <= key.most))
-      return "out of range: must be " + show(key.least, key.unit) + " to " + show(key.most, key.unit);
-    return "";
+    return parse_number(node.text, key.unit, v.number);
   }
 
   const std::vector<SheetKey>& schema_;
   std::string file_;
   Errors& errors_;
   std::vector<std::string> failed_;
+  std::map<std::string, std::string> sections_;  // path, place
 };
 }  // namespace
 
