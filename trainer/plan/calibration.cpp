@@ -132,9 +132,13 @@ Calibration parse_calibration(const std::string& yaml, const std::string& file) 
   return c;
 }
 
-Calibration load_calibration(const std::string& name, const std::string& folder) {
-  const std::string path = folder + "/" + name + ".yaml";
-  return parse_calibration(read_text(path), "calibration/" + name + ".yaml");
+Calibration load_calibration(const std::string& name, const std::string& folder, const std::string& place) {
+  if (is_yaml_path(name)) return parse_calibration(read_text(name), name);
+  const std::vector<std::string> names = yaml_names(folder);
+  if (std::find(names.begin(), names.end(), name) == names.end())
+    throw ConfigError(no_such(place + (place.empty() ? "" : ": ") + "gpu.calibration = " + name, "calibration", name, names) + " (in " + folder +
+                      "), or name a file.yaml");
+  return parse_calibration(read_text(folder + "/" + name + ".yaml"), "calibration/" + name + ".yaml");
 }
 
 }  // namespace atoll::plan

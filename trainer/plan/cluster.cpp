@@ -15,14 +15,15 @@ void check(const Sheet& s, const std::string& file, Errors& errors) {
     if (holds) return;
     const std::string& first = s.at(key).place;
     const std::string& second = s.at(other).place;
-    errors.push_back((first != "default" ? first : second != "default" ? second : file) + ": " + key + " = " + show(s.number(key), s.at(key).unit) + ": " + why);
+    errors.push_back((first != "default"    ? first
+                      : second != "default" ? second
+                                            : file) +
+                     ": " + key + " = " + show(s.number(key), s.at(key).unit) + ": " + why);
   };
   const auto value = [&](const std::string& key) { return key + " = " + show(s.number(key), s.at(key).unit); };
-  require(s.number("gpu.fp8") >= s.number("gpu.bf16"), "gpu.fp8", "gpu.bf16",
-          "slower than " + value("gpu.bf16") + "; give the same where there is no FP8");
+  require(s.number("gpu.fp8") >= s.number("gpu.bf16"), "gpu.fp8", "gpu.bf16", "slower than " + value("gpu.bf16") + "; give the same where there is no FP8");
   require(s.number("gpus_per_node") == 1 || s.number("links.intra.bandwidth") >= s.number("links.inter.bandwidth"), "links.intra.bandwidth",
-          "links.inter.bandwidth",
-          "slower than " + value("links.inter.bandwidth") + ": the link inside a node would be the thin one; are they swapped?");
+          "links.inter.bandwidth", "slower than " + value("links.inter.bandwidth") + ": the link inside a node would be the thin one; are they swapped?");
   require(s.number("gpu.memory_bandwidth") >= s.number("links.intra.bandwidth"), "gpu.memory_bandwidth", "links.intra.bandwidth",
           "slower than links.intra.bandwidth: a link cannot carry more than memory gives");
   require(s.number("reliability.restart") < s.number("reliability.gpu_mtbf"), "reliability.restart", "reliability.gpu_mtbf",
@@ -43,7 +44,7 @@ const std::vector<SheetKey>& cluster_schema() {
       {"nodes", kCount, 1, 1e6, "!", "", "nodes"},
       {"gpus_per_node", kCount, 1, 1024, "!", "", "devices of a node: what the intra-node link joins"},
       {"gpu.name", kText, 0, 0, "!", "", "the device"},
-      {"gpu.calibration", kText, 0, 0, "!", "", "calibration file (launch/calibration/NAME.yaml): what kernels reach on it"},
+      {"gpu.calibration", kText, 0, 0, "!", "", "calibration (launch/calibration/NAME.yaml) or a file.yaml: what kernels reach on it"},
       {"gpu.bf16", kFlops, 1e9, 1e17, "!", "", "dense BF16 peak: the denominator of MFU"},
       {"gpu.fp8", kFlops, 1e9, 1e17, "!", "", "dense FP8 peak"},
       {"gpu.memory", kBytes, 1e8, 1e13, "!", "", "memory of one device"},
@@ -94,12 +95,12 @@ Cluster parse_cluster(const std::string& yaml, const std::string& file, const st
 }
 
 Cluster load_cluster(const std::string& what, const std::string& folder, const std::vector<std::string>& overrides) {
-  const bool is_file = is_yaml_path(what);
-  const std::string path = is_file ? what : folder + "/" + what + ".yaml";
+  if (is_yaml_path(what)) return parse_cluster(read_text(what), what, overrides);
+  const std::string path = folder + "/" + what + ".yaml";
   std::error_code failed;
   if (!std::filesystem::is_regular_file(path, failed))
     throw ConfigError(no_such("cluster=" + what, "cluster", what, yaml_names(folder)) + " (in " + folder + "), or name a file.yaml");
-  return parse_cluster(read_text(path), is_file ? path : what + ".yaml", overrides);  // of ours the name is enough
+  return parse_cluster(read_text(path), what + ".yaml", overrides);  // of ours the name is enough
 }
 
 }  // namespace atoll::plan

@@ -61,6 +61,8 @@ void Page::head() {
        in_.plan.text("dispatch"), in_.plan.text("dispatch_precision"));
   line("model: {:.5g} GFLOP a token causal, {:.5g} non-causal (6 x matrix parameters + 3 x attention; head in, embedding, router, norms, MTP out)",
        num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
+  if (in_.calibration.gpu != in_.cluster.gpu)
+    line("careful: {} was measured on {}, not on {}; times are those of its kernels", in_.calibration.file, in_.calibration.gpu, in_.cluster.gpu);
 }
 
 void Page::time() {
@@ -113,7 +115,7 @@ void Page::published() {
   for (const Published& p : in_.published) {
     const Entry* e = l_.find(p.item);
     if (e == nullptr) {
-      line("{:<28}  no such item", p.item);
+      line("{:<28}  no such item of this plan", p.item);
       continue;
     }
     line("{:<28}{:>14}{:>14}{:>9.1f}%   {}", p.item, show(e->value, e->unit), show(p.value, e->unit), 100 * (e->value / p.value - 1), p.source);
@@ -166,8 +168,9 @@ void Page::money() {
   line("  pre-training       {:>12} GPU-hours {:>12}   {} tokens, {:.0f} GPU-hours a trillion", val("gpu_hours.pretraining"), val("cost.pretraining"),
        val("run.tokens"), num("gpu_hours_per_trillion"));
   for (const ContextStage& s : in_.context)
-    line("    context {:<9} {:>12} GPU-hours {:>12}   {} steps of {}", s.name, val("gpu_hours.context." + s.name), "", s.steps,
-         val("context." + s.name + ".step_time"));
+    line("    context {:<9} {:>12} GPU-hours {:>12}   {} steps of {}; {} on the fullest rank{}", s.name, val("gpu_hours.context." + s.name), "", s.steps,
+         val("context." + s.name + ".step_time"), val("context." + s.name + ".memory"),
+         num("context." + s.name + ".memory") <= in_.cluster.memory ? "" : ": DOES NOT FIT");
   for (const std::string& problem : r_.context_problems) line("    left out: {}", problem);
   line("  context extension  {:>12} GPU-hours {:>12}", val("gpu_hours.context"), val("cost.context"));
   line("  post-training      {:>12} GPU-hours {:>12}   an input", val("gpu_hours.post_training"), val("cost.post_training"));
@@ -175,6 +178,9 @@ void Page::money() {
   line("what it leaves out");
   line("  failures           one in {} on these devices; checkpoint every {} (Daly); goodput {}: {}", val("failures.mtbf"), val("failures.interval"),
        val("failures.goodput"), val("cost.failures"));
+  if (num("failures.goodput") <= kLeastGoodput)
+    line("                     failures come faster than a restart and its lost steps take: this run never ends; its goodput is counted as {}",
+         show(kLeastGoodput, Unit::kFraction));
   line("  R&D                {} x the headline (ablations, failed ideas, smaller runs): {}", val("plan.rd_multiple"), val("cost.rd"));
   line("  all of it, rented  {}", val("cost.rented"));
   line("  wall time          {}, about {:.0f} failures; {} of power, {} MWh, {} of electricity", val("run.wall"), num("failures.expected"), val("power.site"),

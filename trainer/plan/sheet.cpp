@@ -73,7 +73,8 @@ class Reader {
     const bool is_section = path.empty() || std::any_of(schema_.begin(), schema_.end(), [&](const SheetKey& k) { return begins(k.name, path + "."); });
     if (!is_section) {
       std::vector<std::string> names;
-      for (const SheetKey& k : schema_) names.push_back(k.name);
+      for (const SheetKey& k : schema_)
+        for (size_t end = k.name.size(); end != std::string::npos && end > 0; end = k.name.rfind('.', end - 1)) names.push_back(k.name.substr(0, end));
       const std::string near = nearest_of(path, names);
       return fail(place.empty() ? at(node) : place, path + ": no such key" + (near.empty() ? "" : "; did you mean " + near + "?"));
     }
@@ -156,7 +157,7 @@ class Reader {
   static std::string parse(const SheetKey& key, const YamlNode& node, Value& v) {
     v.unit = key.unit;
     const auto is_allowed = [&](const std::string& word) {
-      return key.words.empty() || std::find(key.words.begin(), key.words.end(), word) != key.words.end();
+      return key.words.empty() || (word.empty() && key.fallback.empty()) || std::find(key.words.begin(), key.words.end(), word) != key.words.end();
     };
     std::string choices;
     for (const std::string& w : key.words) choices += (choices.empty() ? "" : ", ") + w;
@@ -274,7 +275,9 @@ std::string show(double v, Unit unit) {
     case Unit::kDollarsPerHour: return fmt::format("${:.2f}/h", v);
     case Unit::kDollarsPerKwh: return fmt::format("${:.3f}/kWh", v);
     case Unit::kSwitch: return v != 0 ? "true" : "false";
-    case Unit::kCount: return std::abs(v) < 1e6 ? fmt::format("{:.0f}", v) : scaled({{"T", 1e12}, {"B", 1e9}, {"M", 1e6}}, "");
+    case Unit::kCount:
+      if (std::abs(v) < 100 && v != std::floor(v)) return fmt::format("{:.3g}", v);
+      return std::abs(v) < 1e6 ? fmt::format("{:.0f}", v) : scaled({{"T", 1e12}, {"B", 1e9}, {"M", 1e6}}, "");
     default: return fmt::format("{:.6g}", v);
   }
 }

@@ -215,8 +215,7 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
              "the device waits for the host, in chunks and pairs whose launches take longer than their kernels; mean over ranks",
              {"layer.host_forward", "layer.host_backward", "plan.host.waits"});
   ledger.put("step_time", s.step, Unit::kSeconds, "pipeline + optimizer", {"pipeline", "optimizer"});
-  ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount,
-             detail::concat("train.global_batch ", s.priced.global_batch, " x data.seq_len ", s.priced.seq_len));
+  ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount, "train.global_batch x data.seq_len", {"train.global_batch", "data.seq_len"});
   ledger.put("gpus", static_cast<double>(in.gpus()), Unit::kCount, "devices used", {"plan.gpus", "cluster.nodes", "cluster.gpus_per_node"});
   ledger.put("tokens_per_gpu_second", s.tokens_per_gpu_second, Unit::kNone, "tokens_per_step / step_time / gpus", {"tokens_per_step", "step_time", "gpus"});
 }
@@ -251,21 +250,21 @@ Schedule schedule_of(const Priced& p) {
 }
 
 Priced context_stage(const PlanInput& in, const ContextStage& stage) {
-  Priced p = pretraining(in);
-  p.seq_len = stage.seq_len;
-  p.global_batch = stage.global_batch;
-  p.micro_batch = 1;
-  p.flushes = 1;
-  p.cp = static_cast<int>(stage.cp);
-  if (stage.pp > 0) p.pp = static_cast<int>(stage.pp);
-  if (stage.ep > 0) p.ep = static_cast<int>(stage.ep);
-  if (!stage.schedule.empty()) p.schedule = stage.schedule;
-  const int64_t group = static_cast<int64_t>(p.pp) * p.tp * p.cp;
-  if (in.gpus() % group != 0 || in.gpus() / group < 1 || stage.global_batch % (in.gpus() / group) != 0)
-    throw ConfigError(detail::concat("plan.context ", stage.name, ": ", in.gpus(), " GPUs / (pp ", p.pp, " x tp ", p.tp, " x cp ", p.cp,
-                                     ") must be whole and divide its batch of ", stage.global_batch, " sequences"));
-  p.dp = in.gpus() / group;
-  return p;
+  PlanInput at = in;
+  MeshSizes& m = at.run.parallel.mesh;
+  m.cp = static_cast<int>(stage.cp);
+  if (stage.pp > 0) m.pp = static_cast<int>(stage.pp);
+  if (stage.ep > 0) m.ep = static_cast<int>(stage.ep);
+  if (stage.tp > 0) m.tp = static_cast<int>(stage.tp);
+  at.run.data.seq_len = stage.seq_len;
+  at.run.train.global_batch = stage.global_batch;
+  at.run.train.micro_batch = 1;
+  set_number(at, "flushes", 1);
+  if (!stage.schedule.empty()) set_text(at, "schedule", stage.schedule);
+  std::string text;
+  for (const std::string& problem : layout_problems(at)) text += (text.empty() ? "" : "; ") + problem;
+  if (!text.empty()) throw ConfigError(text);
+  return pretraining(at);
 }
 
 std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num_stages) {
