@@ -67,7 +67,7 @@ void price_failures(const PlanInput& in, Ledger& l) {
   l.put("failures.young", young_interval(stall, mtbf), kSeconds, "Young: sqrt(2 x stall x mtbf)", {"cluster.reliability.checkpoint", "failures.mtbf"});
   const double interval = l.put("failures.interval", daly_interval(stall, mtbf), kSeconds, "Daly: the checkpoint interval that loses least",
                                 {"cluster.reliability.checkpoint", "failures.mtbf"});
-  const double lost = stall / (interval + stall) + (interval / 2 + restart) / mtbf;
+  const double lost = (stall > 0 ? stall / (interval + stall) : 0) + (interval / 2 + restart) / mtbf;
   const double goodput =
       l.put("failures.goodput", std::max(kLeastGoodput, 1 - lost), kFraction, "1 - stall / (interval + stall) - (interval / 2 + restart) / mtbf, at least 1 %",
             {"failures.interval", "failures.mtbf", "cluster.reliability.restart", "cluster.reliability.checkpoint"});
@@ -128,7 +128,7 @@ void price_ownership(const PlanInput& in, Ledger& l) {
   l.put("tco.share", l.value("gpu_hours.headline") / hours, kFraction, "gpu_hours.headline / tco.gpu_hours: the last run's part of the fleet's life",
         {"gpu_hours.headline", "tco.gpu_hours"});
   l.put("tco.run", total * l.value("tco.share"), kDollars, "that part of the total", {"tco.total", "tco.share"});
-  l.put("tco.multiple", total / headline, kNone, "tco.total / cost.headline", {"tco.total", "cost.headline"});
+  l.put("tco.multiple", headline > 0 ? total / headline : 0, kNone, "tco.total / cost.headline; 0 without rent", {"tco.total", "cost.headline"});
 }
 }  // namespace
 

@@ -194,8 +194,8 @@ void Page::money() {
          val("tco." + f.gpu + ".operation"));
   line("                     {:<8}{:>8}{:>16}{:>14}{:>16}   over {} years: {}", "all", val("tco.count"), val("tco.capital"), "", val("tco.operation"),
        val("plan.tco.years"), val("tco.total"));
-  line("  the run's share    {} of the fleet's hours in use = {}; the fleet costs {:.0f} times the headline", val("tco.share"), val("tco.run"),
-       num("tco.multiple"));
+  line("  the run's share    {} of the fleet's hours in use = {}{}", val("tco.share"), val("tco.run"),
+       num("tco.multiple") > 0 ? fmt::format("; the fleet costs {:.0f} times the headline", num("tco.multiple")) : "");
 }
 }  // namespace
 

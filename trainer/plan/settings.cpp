@@ -278,7 +278,11 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
   if (cluster.empty()) throw ConfigError("no cluster: give cluster=NAME (h800-2048, h100-1024, h200-8, laptop) or cluster=FILE.yaml");
   in.cluster = load_cluster(cluster, folders.clusters, a.cluster_overrides);
   in.calibration = load_calibration(in.cluster.calibration, folders.calibration, in.cluster.sheet.at("gpu.calibration").place);
-  if (const std::vector<std::string> problems = layout_problems(in); !problems.empty()) throw_errors(in.name + " on " + in.cluster.name, problems);
+  std::vector<std::string> problems = layout_problems(in);
+  if (const Value& sms = in.plan.at("comm_sms"); sms.number >= std::max(1.0, in.cluster.sms))
+    problems.push_back(sms.place + ": plan.comm_sms = " + show(sms.number, Unit::kCount) + ": the device has " + show(in.cluster.sms, Unit::kCount) +
+                       " (cluster.gpu.sms), and computes on the rest");
+  if (!problems.empty()) throw_errors(in.name + " on " + in.cluster.name, problems);
   return in;
 }
 
@@ -303,9 +307,10 @@ std::vector<std::string> layout_problems(const PlanInput& in) {
   if (m.ep > 1 && m.ep > in.run.model.n_routed_experts) out.push_back(text("ep=", m.ep, ": more ranks than the ", in.run.model.n_routed_experts, " experts"));
   if (in.run.model.num_attention_heads % m.tp != 0) out.push_back(text("tp=", m.tp, " does not divide ", in.run.model.num_attention_heads, " attention heads"));
   const int64_t sequences = dp * in.run.train.micro_batch * static_cast<int64_t>(in.plan.number("flushes"));
+  const int64_t below = in.run.train.global_batch / sequences * sequences;
   if (in.run.train.global_batch % sequences != 0)
     out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch,
-                       " (x plan.flushes) = ", sequences));
+                       " (x plan.flushes) = ", sequences, "; give a multiple of it, as ", below > 0 ? text(below, " or ") : "", below + sequences));
   return out;
 }
 

@@ -1,5 +1,6 @@
 // What a stranger gets wrong in a plan, and what the planner says: the place, what is wrong, and what would be right.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 
@@ -129,4 +130,46 @@ TEST_CASE("A run whose failures outpace its restarts is said never to end, and a
   CHECK(show(5000, Unit::kCount) == "5000");
   CHECK(show(174348.4, Unit::kCount) == "174348");
   CHECK(show(0, Unit::kCount) == "0");
+}
+
+TEST_CASE("A price, a stall or an overlap at the edge of what is allowed gives numbers or an error", "[plan]") {
+  const auto report = [](const std::string& argument) { return make_report(load_plan("deepseek-v3", {"cluster=h800-2048", argument}, kFolders), false); };
+  const Report free = report("cluster.prices.gpu_hour=0 $/h"), instant = report("cluster.reliability.checkpoint=0 s");
+  for (const Report* r : {&free, &instant})
+    for (const Entry& e : r->ledger.all()) {
+      INFO(e.name);
+      CHECK(std::isfinite(e.value));
+    }
+  CHECK_THAT(report_text(free), !Contains("inf"));
+  CHECK(instant.ledger.value("failures.goodput") == Approx(1 - 600 * 2048 / (50700 * 3600.0)));
+  CHECK_THAT(plan_error({"cluster=h800-2048", "plan.comm_sms=132"}), Contains("(command line): plan.comm_sms = 132: the device has 132"));
+  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=15361"}), Contains("15360 or 15488"));
+  CHECK_THAT(plan_error({"cluster=h100-1024"}, "deepseek-v2"), Contains("train.global_batch = 8") && Contains("as 1024"));
+}
+
+TEST_CASE("A search that cannot begin, or finds nothing, says why", "[plan]") {
+  const auto search_error = [](std::vector<std::string> arguments) {
+    return error_text([&] { search_layouts(load_plan("deepseek-v3", arguments, kFolders)); });
+  };
+  CHECK_THAT(search_error({"cluster=h800-2048", "cluster.nodes=12800", "train.global_batch=102400"}), Contains("at least 2 micro-batches a rank"));
+  const std::string none = search_error({"cluster=h200-8", "parallel.pp=8", "parallel.ep=1", "parallel.schedule=1f1b"});
+  CHECK_THAT(none, Contains("fits 141 GB") && Contains("exceed it") && !Contains("none of 0 "));
+}
+
+TEST_CASE("A search says at what rate of its smaller GEMMs the given plan would be as fast", "[plan]") {
+  const PlanInput in = load_plan("deepseek-v2-lite", {"cluster=h200-8", "train.global_batch=64", "parallel.ep=8", "train.micro_batch=8"}, kFolders);
+  const Search s = search_layouts(in);
+  const auto hinge = std::find_if(s.hinges.begin(), s.hinges.end(), [](const std::string& h) { return h.find("GEMMs of ") == 0; });
+  REQUIRE(hinge != s.hinges.end());
+  INFO(*hinge);
+  const double share = std::stod(hinge->substr(hinge->find(" at ", hinge->find("shape")) + 4)) / 100;
+  CHECK(share < 1);
+  const auto step = [&](double factor) {
+    PlanInput slower = s.front.front().in;
+    for (Rate& r : slower.calibration.rates)
+      if (r.op != "attention") r.flops *= factor;
+    return predict_step(slower, pretraining(slower), nullptr).step;
+  };
+  CHECK(step(share + 0.006) < s.given.step);
+  CHECK(step(share - 0.006) > s.given.step);
 }
