@@ -63,6 +63,13 @@ void Page::head() {
        num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
   if (in_.calibration.gpu != in_.cluster.gpu)
     line("careful: {} was measured on {}, not on {}; times are those of its kernels", in_.calibration.file, in_.calibration.gpu, in_.cluster.gpu);
+  for (const Rate& r : in_.calibration.rates) {
+    const double peak = r.precision == "fp8" ? in_.cluster.fp8 : in_.cluster.bf16, reached = r.flops / r.sms * in_.cluster.sms;
+    if (reached <= peak) continue;
+    line("careful: {}:{} reaches {} on {} SMs: {} on this device, more than cluster.gpu.{} = {}", in_.calibration.file, r.line, show(r.flops, Unit::kFlops),
+         r.sms, show(reached, Unit::kFlops), r.precision, show(peak, Unit::kFlops));
+    break;  // one shows what is wrong
+  }
 }
 
 void Page::time() {

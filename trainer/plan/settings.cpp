@@ -321,16 +321,16 @@ double comm_sms_of(const PlanInput& base, const std::string& overlap) {
 }
 
 std::string plan_reference() {
+  const auto row = [](const std::string& prefix, const SheetKey& k) {
+    const std::string fallback = k.fallback == "!" ? "required" : k.fallback.empty() ? "-" : k.fallback;
+    return "| " + prefix + k.name + " | " + fallback + (k.source.empty() ? "" : " (" + k.source + ")") + " | " + k.doc + " |\n";
+  };
   std::string out = "| key | default | meaning |\n|---|---|---|\n";
-  for (const SheetKey& k : plan_schema())
-    out += "| plan." + k.name + " | " + (k.fallback.empty() ? "-" : k.fallback) + (k.source.empty() ? "" : " (" + k.source + ")") + " | " + k.doc + " |\n";
+  for (const SheetKey& k : plan_schema()) out += row("plan.", k);
   for (const List& list : lists())
-    for (const SheetKey& k : list.schema)
-      out += std::string("| plan.") + list.key + "[]." + k.name + " | " +
-             (k.fallback == "!"    ? "required"
-              : k.fallback.empty() ? "-"
-                                   : k.fallback) +
-             " | " + k.doc + " |\n";
+    for (const SheetKey& k : list.schema) out += row(std::string("plan.") + list.key + "[].", k);
+  out += "\n| key of a cluster | default | meaning |\n|---|---|---|\n";
+  for (const SheetKey& k : cluster_schema()) out += row("", k);
   return out;
 }
 

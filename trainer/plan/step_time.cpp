@@ -84,8 +84,16 @@ void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Led
   ledger->put("rank.shared_parameters", shared, Unit::kCount,
               "of the fullest rank: attention, dense and shared MLPs, norms, router, embedding and head, of all of its stages");
   ledger->put("rank.expert_parameters", experts, Unit::kCount, "of the fullest rank: routed experts of all of its stages / ep");
-  const std::vector<std::string> inputs = {"rank.shared_parameters",     "rank.expert_parameters", "cluster.links.inter.bandwidth",
-                                           "cluster.links.inter.usable", "plan.grads_overlap",     "plan.grads"};
+  const std::vector<std::string> inputs = {"rank.shared_parameters",
+                                           "rank.expert_parameters",
+                                           "cluster.links.inter.bandwidth",
+                                           "cluster.links.inter.usable",
+                                           "cluster.links.intra.bandwidth",
+                                           "cluster.links.intra.usable",
+                                           "plan.grads_overlap",
+                                           "plan.grads",
+                                           "plan.zero",
+                                           "plan.flushes"};
   ledger->put("optimizer.reduce", s.reduce, Unit::kSeconds,
               detail::concat("gradients to their owners, over ", g.dense_group, " ranks (experts: ", g.expert_group, "), exposed after the last backward"),
               inputs);
@@ -199,11 +207,13 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   all.insert(all.end(), b_parts.begin(), b_parts.end() - 1);
   ledger.put("chunk.pair", widest, Unit::kSeconds, "F and full B of the slowest stage, overlapped: two streams in the order of the trace", all);
   ledger.put("message", s.message, Unit::kSeconds, "one boundary activation or gradient: " + show(model.message_bytes(), Unit::kBytes),
-             {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "plan.p2p"});
+             {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "cluster.links.inter.latency", "plan.p2p"});
   const std::string of = detail::concat("schedule ", s.schedule->name, ", ", s.schedule->num_stages, " stages on ", s.schedule->num_ranks, " ranks, ",
                                         s.priced.num_microbatches(), " micro-batches: ");
   const std::vector<std::string> chunks = {"chunk.forward", "chunk.backward", "chunk.weight", "chunk.pair", "message"};
-  ledger.put("pipeline", s.pipeline, Unit::kSeconds, of + "simulated from the first action to the last", chunks);
+  std::vector<std::string> of_pipeline = chunks;
+  for (const char* key : {"plan.schedule", "plan.chunks", "plan.flushes", "parallel.pp", "train.micro_batch"}) of_pipeline.push_back(key);
+  ledger.put("pipeline", s.pipeline, Unit::kSeconds, of + "simulated from the first action to the last", of_pipeline);
   ledger.put("solo_forward", s.forward, Unit::kSeconds, of + "time in F alone, mean over ranks", chunks);
   ledger.put("solo_backward", s.backward, Unit::kSeconds, of + "time in B alone (and in full backwards), mean over ranks", chunks);
   ledger.put("solo_weight", s.weight, Unit::kSeconds, of + "time in W alone, mean over ranks", chunks);

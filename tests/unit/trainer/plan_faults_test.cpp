@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "kernels/base/error.h"
 #include "trainer/plan/search.h"
@@ -172,4 +173,49 @@ TEST_CASE("A search says at what rate of its smaller GEMMs the given plan would 
   };
   CHECK(step(share + 0.006) < s.given.step);
   CHECK(step(share - 0.006) > s.given.step);
+}
+
+TEST_CASE("Every key that a plan's numbers depend on is an input of one, so that --explain comes to it", "[plan]") {
+  const Report r = make_report(load_plan("deepseek-v3", {"cluster=h800-2048", "parallel.tp=2"}, kFolders), false);
+  std::set<std::string> used;
+  for (const Entry& e : r.ledger.all()) used.insert(e.inputs.begin(), e.inputs.end());
+  const std::set<std::string> known = {"cluster.name",
+                                       "cluster.gpu.name",
+                                       "cluster.gpu.calibration",  // who, not how much
+                                       "cluster.gpu.fp8",
+                                       "cluster.switches.tiers",  // checked against others, priced nowhere
+                                       "plan.kv_heads",
+                                       "plan.stages",
+                                       "parallel.etp"};
+  for (const Entry& e : r.ledger.all())
+    if (e.name.rfind("plan.", 0) == 0 || e.name.rfind("cluster.", 0) == 0) {
+      INFO(e.name);
+      CHECK((used.count(e.name) == 1 || known.count(e.name) == 1));
+    }
+}
+
+TEST_CASE("A phase of a layer is the sum of what --explain names below it, collectives included", "[plan]") {
+  for (const char* layout : {"parallel.tp=2", "parallel.cp=1"}) {
+    const Report r = make_report(load_plan("deepseek-v3", {"cluster=h800-2048", layout}, kFolders), false);
+    for (const char* phase : {"attn_forward", "mlp_forward", "mlp_backward", "mlp_weight", "attn_backward", "attn_weight"}) {
+      const Entry* e = r.ledger.find(std::string("layer.") + phase);
+      REQUIRE(e != nullptr);
+      INFO(layout << " " << phase);
+      double sum = 0;
+      for (const std::string& input : e->inputs) sum += r.ledger.value(input);
+      CHECK(sum == Approx(e->value).epsilon(1e-9));
+    }
+  }
+}
+
+TEST_CASE("A calibration that beats the device's peak is told on the page", "[plan]") {
+  const auto text = [](const std::string& argument) {
+    return report_text(make_report(load_plan("deepseek-v3", {"cluster=h800-2048", argument}, kFolders), false));
+  };
+  CHECK_THAT(text("cluster.gpu.bf16=500 TFLOPS"), Contains("careful: calibration/h800.yaml:") && Contains("cluster.gpu.bf16 = 500 TFLOPS"));
+  CHECK_THAT(text("cluster.gpu.bf16=989 TFLOPS"), !Contains("careful"));
+}
+
+TEST_CASE("The docs have every key of a cluster's file", "[plan]") {
+  for (const SheetKey& k : cluster_schema()) CHECK_THAT(plan_reference(), Contains("| " + k.name + " | "));
 }
