@@ -79,6 +79,10 @@ void read_lists(PlanInput& in, const YamlNode& plan, const std::string& file, Er
 }
 
 void read_section(PlanInput& in, YamlNode section, const std::string& file, const std::vector<std::string>& overrides, Errors& errors) {
+  if (section.kind == YamlNode::Kind::kScalar || section.kind == YamlNode::Kind::kList) {
+    errors.push_back(detail::concat(file, ":", section.line, ": plan: expected keys below it, found ", to_string(section)));
+    section = {};
+  }
   read_lists(in, section, file, errors);
   for (const char* key : {"context", "fleet", "published", "cluster"}) {  // not on the sheet
     const YamlNode* first = find_entry(section, key);
@@ -282,6 +286,9 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
   if (const Value& sms = in.plan.at("comm_sms"); sms.number >= std::max(1.0, in.cluster.sms))
     problems.push_back(sms.place + ": plan.comm_sms = " + show(sms.number, Unit::kCount) + ": the device has " + show(in.cluster.sms, Unit::kCount) +
                        " (cluster.gpu.sms), and computes on the rest");
+  if (const Value& kv = in.plan.at("kv_heads"); kv.number > 0 && in.run.model.num_attention_heads % static_cast<int64_t>(kv.number) != 0)
+    problems.push_back(detail::concat(kv.place, ": plan.kv_heads = ", show(kv.number, Unit::kCount), ": does not divide ", in.run.model.num_attention_heads,
+                                      " attention heads"));
   if (!problems.empty()) throw_errors(in.name + " on " + in.cluster.name, problems);
   return in;
 }

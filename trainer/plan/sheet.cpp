@@ -130,7 +130,11 @@ class Reader {
     if (node.kind == YamlNode::Kind::kMap) {
       const YamlNode* value = nullptr;
       for (const auto& [name, child] : given.entries) {
-        if (name == "value")
+        if (name == "source" && child.kind != YamlNode::Kind::kScalar)
+          fail(at(child), key.name + ".source: expected text, found " + to_string(child));
+        else if ((name == "value" && value != nullptr) || (name == "source" && !source.empty()))
+          fail(at(child), key.name + "." + name + ": given twice");
+        else if (name == "value")
           value = &child;
         else if (name == "source")
           source = child.text;
@@ -165,6 +169,7 @@ class Reader {
       if (node.kind != YamlNode::Kind::kList) return "expected " + expected(key.unit) + (choices.empty() ? "" : "; of " + choices);
       for (const YamlNode& item : node.items) {
         if (item.kind != YamlNode::Kind::kScalar || !is_allowed(item.text)) return "'" + item.text + "' is not one of " + choices;
+        if (!key.words.empty() && std::find(v.words.begin(), v.words.end(), item.text) != v.words.end()) return "'" + item.text + "' is given twice";
         v.words.push_back(item.text);
       }
       return "";

@@ -50,7 +50,11 @@ std::vector<Sheet> read_sheets(const std::vector<SheetKey>& schema, const YamlNo
   if (list == nullptr) return sheets;
   if (list->kind != YamlNode::Kind::kList) errors.push_back(file + ":" + std::to_string(list->line) + ": " + path + ": expected a list");
   Errors of_items;
-  for (const YamlNode& item : list->items) sheets.push_back(read_sheet(schema, item, file, {}, of_items));
+  for (const YamlNode& item : list->items)
+    if (item.kind == YamlNode::Kind::kMap)
+      sheets.push_back(read_sheet(schema, item, file, {}, of_items));
+    else
+      errors.push_back(file + ":" + std::to_string(item.line) + ": " + path + ": expected {...}, found " + to_string(item));
   add_errors(of_items, path + ": ", errors);
   return sheets;
 }

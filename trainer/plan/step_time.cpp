@@ -289,6 +289,7 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
     }
     return specs;
   }
+  const std::string& place = in.plan.at("stages").place;
   int64_t at = 0, embeddings = 0, heads = 0, mtp = 0;
   for (const std::string& word : words) {
     StageSpec spec;
@@ -300,10 +301,10 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
         spec.has_head = ++heads > 0;
       else if (ch == 'm')
         mtp += spec.mtp = c.num_nextn_predict_layers;
-      else if (ch >= '0' && ch <= '9')
+      else if (ch >= '0' && ch <= '9' && n < 100000)
         n = 10 * n + ch - '0';
       else
-        throw ConfigError("plan.stages: '" + word + "': expected e, a number of layers, m, h, as e3 or 4m");
+        throw ConfigError(place + ": plan.stages: '" + word + "': expected e, a number of layers, m, h, as e3 or 4m");
     }
     spec.layers = {at, at + n};
     at += n;
@@ -311,8 +312,8 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
   }
   if (static_cast<int>(specs.size()) != num_stages || at != c.num_hidden_layers || embeddings != 1 || heads != 1 || mtp != c.num_nextn_predict_layers ||
       !specs.front().has_embedding || !specs.back().has_head)
-    throw ConfigError(detail::concat("plan.stages: ", specs.size(), " stages with ", at, " layers; the schedule has ", num_stages, " stages, the model ",
-                                     c.num_hidden_layers,
+    throw ConfigError(detail::concat(place, ": plan.stages: ", specs.size(), " stages with ", at, " layers; the schedule has ", num_stages,
+                                     " stages, the model ", c.num_hidden_layers,
                                      " layers; the first stage has the one e, the last the one h, and there is one m if the model has MTP"));
   return specs;
 }

@@ -219,3 +219,25 @@ TEST_CASE("A calibration that beats the device's peak is told on the page", "[pl
 TEST_CASE("The docs have every key of a cluster's file", "[plan]") {
   for (const SheetKey& k : cluster_schema()) CHECK_THAT(plan_reference(), Contains("| " + k.name + " | "));
 }
+
+TEST_CASE("A plan section that is not what it should be is refused with its line, once", "[plan]") {
+  const auto section = [](const std::string& yaml) {
+    std::string all;
+    for (const std::string& e : plan_section_errors(*find_entry(read_tree("plan: " + yaml, "r.yaml"), "plan"), "r.yaml")) all += (all.empty() ? "" : "; ") + e;
+    return all;
+  };
+  CHECK(section("{zero: {value: 1, source: me}}").empty());
+  CHECK(section("3") == "r.yaml:1: plan: expected keys below it, found 3");
+  CHECK(section("[a]") == "r.yaml:1: plan: expected keys below it, found [a]");
+  CHECK(section("{context: [a]}") == "r.yaml:1: plan.context: expected {...}, found a");
+  CHECK(section("{zero: {value: 1, value: 2}}") == "r.yaml:1: plan.zero.value: given twice");
+  CHECK(section("{zero: {value: 1, source: [a]}}") == "r.yaml:1: plan.zero.source: expected text, found [a]");
+  CHECK(section("{recompute: [norms, norms]}") == "r.yaml:1: plan.recompute = [norms, norms]: 'norms' is given twice");
+  const auto v3_error = [](const std::string& argument) {
+    return error_text([&] { make_report(load_plan("deepseek-v3", {"cluster=h800-2048", argument}, kFolders), false); });
+  };
+  CHECK_THAT(v3_error("plan.stages=[e9999999999999999999999h]"), Contains("(command line): plan.stages: 'e9999999999999999999999h'"));
+  CHECK_THAT(v3_error("plan.stages=[x]"), Contains("(command line): plan.stages: 'x'"));
+  CHECK_THAT(v3_error("plan.stages=[e3, 4h]"), Contains("(command line): plan.stages: 2 stages"));
+  CHECK_THAT(v3_error("plan.kv_heads=3"), Contains("(command line): plan.kv_heads = 3: does not divide 128 attention heads"));
+}
