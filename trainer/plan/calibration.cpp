@@ -2,124 +2,65 @@
 // and says who.
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "kernels/base/error.h"
 #include "trainer/plan/cluster.h"
 
 namespace atoll::plan {
 namespace {
-class CalibrationReader {
- public:
-  CalibrationReader(std::string file) : file_(std::move(file)) {}
-  Calibration read(const YamlNode& root) {
-    Calibration c;
-    c.file = file_;
-    for (const auto& [key, node] : root.entries) {
-      if (key == "sources") read_sources(node);
-    }
-    for (const auto& [key, node] : root.entries) {
-      if (key == "gpu")
-        c.gpu = node.text;
-      else if (key == "sources")
-        continue;
-      else if (key != "rates" && key != "glue" && key != "exchanges")
-        fail(node, key + ": no such key; there are gpu, sources, rates, glue, exchanges");
-      else if (node.kind != YamlNode::Kind::kList)
-        fail(node, key + ": expected a list");
-      else
-        for (const YamlNode& item : node.items) {
-          if (item.kind != YamlNode::Kind::kMap)
-            fail(item, key + ": expected {...}, found " + to_string(item));
-          else if (key == "rates")
-            c.rates.push_back(read_rate(item));
-          else
-            (key == "glue" ? c.glue : c.exchanges).push_back(read_reached(item, key == "exchanges"));
-        }
-    }
-    if (c.gpu.empty()) errors_.push_back(file_ + ": gpu is missing: the device that was measured");
-    if (c.rates.empty()) errors_.push_back(file_ + ": rates is missing: what the kernels reach");
-    if (!errors_.empty()) throw_errors(file_, errors_);
-    return c;
-  }
-  Errors errors_;
+const std::vector<SheetKey>& rate_schema() {
+  using enum Unit;
+  static const std::vector<SheetKey> table = {
+      {"op", kText, 0, 0, "!", "", "what was measured", {"gemm", "grouped", "attention"}},
+      {"pass", kText, 0, 0, "!", "", "forward, input gradients or weight gradients", {"forward", "input", "weight"}},
+      {"precision", kText, 0, 0, "!", "", "of the operands", {"bf16", "fp8"}},
+      {"m", kCount, 1, 1e9, "!", "", "rows of the result"},
+      {"n", kCount, 1, 1e9, "!", "", "columns of the result"},
+      {"k", kCount, 1, 1e9, "!", "", "the dimension that is summed over"},
+      {"rate", kFlops, 1e8, 1e17, "!", "", "what it reached"},
+      {"sms", kCount, 1, 1e5, "!", "", "multiprocessors that it ran on"},
+      {"source", kText, 0, 0, "!", "", "who measured it"},
+  };
+  return table;
+}
+const std::vector<SheetKey>& reached_schema(bool is_exchange) {
+  using enum Unit;
+  static const std::vector<SheetKey> glue = {
+      {"of", kText, 0, 0, "!", "", "what reached it, or all"},
+      {"fraction", kFraction, 0.001, 1, "!", "", "part of the physical rate"},
+      {"source", kText, 0, 0, "!", "", "who measured it"},
+  };
+  static const std::vector<SheetKey> exchanges = [] {
+    std::vector<SheetKey> table = glue;
+    table.push_back({"by", kText, 0, 0, "", "", "the library; empty: any"});
+    table.push_back({"ranks", kCount, 2, 1e6, "0", "", "EP ranks of the measurement; 0: any"});
+    table.push_back({"fixed", kSeconds, 0, 1, "0 s", "", "time that no byte explains"});
+    return table;
+  }();
+  return is_exchange ? exchanges : glue;
+}
 
- private:
-  void fail(const YamlNode& node, const std::string& what) { errors_.push_back(file_ + ":" + std::to_string(node.line) + ": " + what); }
-  void read_sources(const YamlNode& node) {
-    for (const auto& [tag, text] : node.entries) sources_[tag] = text.text;
-  }
-  std::string source(const YamlNode& item, const YamlNode& value) {
-    const auto at = sources_.find(value.text);
-    if (value.text.empty()) fail(item, "source is empty");
-    return at == sources_.end() ? value.text : at->second;
-  }
-  double number(const YamlNode& item, const std::string& key, const YamlNode& node, Unit unit, double least, double most) {
-    double v = 0;
-    const std::string error = node.kind == YamlNode::Kind::kScalar ? parse_number(node.text, unit, v) : "expected a number";
-    if (!error.empty())
-      fail(item, key + " = " + to_string(node) + ": " + error);
-    else if (v < least || v > most)
-      fail(item, key + " = " + to_string(node) + ": out of range: must be " + show(least, unit) + " to " + show(most, unit));
-    return v;
-  }
-  static std::string word(const std::string& text, const std::vector<std::string>& allowed) {
-    if (std::find(allowed.begin(), allowed.end(), text) != allowed.end()) return "";
-    std::string list;
-    for (const std::string& w : allowed) list += (list.empty() ? "" : ", ") + w;
-    return "expected one of " + list;
-  }
-  Rate read_rate(const YamlNode& item) {
-    Rate r;
-    r.line = item.line;
-    const std::map<std::string, std::vector<std::string>> words = {
-        {"op", {"gemm", "grouped", "attention"}}, {"pass", {"forward", "input", "weight"}}, {"precision", {"bf16", "fp8"}}};
-    for (const auto& [key, node] : item.entries) {
-      if (const auto w = words.find(key); w != words.end()) {
-        if (const std::string error = word(node.text, w->second); !error.empty()) fail(item, key + " = " + node.text + ": " + error);
-        (key == "op" ? r.op : key == "pass" ? r.pass : r.precision) = node.text;
-      } else if (key == "m" || key == "n" || key == "k") {
-        (key == "m" ? r.m : key == "n" ? r.n : r.k) = number(item, key, node, Unit::kCount, 1, 1e9);
-      } else if (key == "rate") {
-        r.flops = number(item, key, node, Unit::kFlops, 1e8, 1e17);
-      } else if (key == "sms") {
-        r.sms = number(item, key, node, Unit::kCount, 1, 1e5);
-      } else if (key == "source") {
-        r.source = source(item, node);
-      } else {
-        fail(item, key + ": no such key of a rate; there are op, pass, precision, m, n, k, rate, sms, source");
-      }
-    }
-    if (r.op.empty() || r.pass.empty() || r.precision.empty() || r.m == 0 || r.n == 0 || r.k == 0 || r.flops == 0 || r.sms == 0 || r.source.empty())
-      fail(item, "a rate needs op, pass, precision, m, n, k, rate, sms and source");
-    return r;
-  }
-  Reached read_reached(const YamlNode& item, bool is_exchange) {
-    Reached r;
-    r.line = item.line;
-    for (const auto& [key, node] : item.entries) {
-      if (key == "of")
-        r.what = node.text;
-      else if (key == "fraction")
-        r.fraction = number(item, key, node, Unit::kFraction, 0.001, 1);
-      else if (key == "source")
-        r.source = source(item, node);
-      else if (is_exchange && key == "by")
-        r.by = node.text;
-      else if (is_exchange && key == "ranks")
-        r.ranks = number(item, key, node, Unit::kCount, 2, 1e6);
-      else if (is_exchange && key == "fixed")
-        r.fixed = number(item, key, node, Unit::kSeconds, 0, 1);
-      else
-        fail(item, key + ": no such key; there are of, fraction, source" + (is_exchange ? ", by, ranks, fixed" : ""));
-    }
-    if (r.what.empty() || r.fraction == 0 || r.source.empty()) fail(item, "needs of, fraction and source");
-    return r;
-  }
+Reached reached(const Sheet& s, bool is_exchange) {
+  Reached r{.what = s.text("of"), .fraction = s.number("fraction"), .source = s.text("source"), .line = s.at("of").line};
+  if (!is_exchange) return r;
+  r.by = s.text("by");
+  r.ranks = s.number("ranks");
+  r.fixed = s.number("fixed");
+  return r;
+}
 
-  std::string file_;
-  std::map<std::string, std::string> sources_;
-};
+void check_sections(const YamlNode& root, const std::string& file, Errors& errors) {
+  const std::vector<std::string> known = {"gpu", "sources", "rates", "glue", "exchanges"};
+  for (const auto& [key, node] : root.entries) {
+    const std::string place = file + ":" + std::to_string(node.line) + ": ";
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      errors.push_back(place + no_such(key, "key", key, known));
+    else if (&node != find_entry(root, key))
+      errors.push_back(place + key + ": duplicate key, first given at " + file + ":" + std::to_string(find_entry(root, key)->line));
+    else if (key == "sources" && node.kind != YamlNode::Kind::kMap)
+      errors.push_back(place + "sources: expected tag: text, found " + to_string(node));
+  }
+}
 
 const Reached& one_of(const std::vector<Reached>& list, const std::string& what, const std::string& file, const char* section) {
   for (const Reached& r : list)
@@ -161,18 +102,43 @@ const Reached& Calibration::exchange_of(const std::string& what, const std::stri
 }
 
 Calibration parse_calibration(const std::string& yaml, const std::string& file) {
-  std::vector<YamlProblem> problems;
-  const YamlNode root = read_yaml(yaml, problems);
+  const YamlNode root = read_tree(yaml, file);
+  if (root.kind != YamlNode::Kind::kMap) throw_errors(file, {file + ":1: expected gpu, sources, rates, glue, exchanges"});
+  Calibration c;
+  c.file = file;
   Errors errors;
-  for (const YamlProblem& p : problems) errors.push_back(file + ":" + std::to_string(p.line) + ": " + p.what);
-  if (errors.empty() && root.kind != YamlNode::Kind::kMap) errors.push_back(file + ":1: expected gpu, sources, rates, glue, exchanges");
+  check_sections(root, file, errors);
+  const YamlNode *gpu = find_entry(root, "gpu"), *sources = find_entry(root, "sources");
+  const auto resolve = [&](std::string& source) {  // a tag of `sources`, or the text itself
+    if (const YamlNode* text = sources == nullptr ? nullptr : find_entry(*sources, source)) source = text->text;
+  };
+  for (const Sheet& s : read_sheets(rate_schema(), root, "rates", "rates", file, errors)) {
+    c.rates.push_back({s.text("op"), s.text("pass"), s.text("precision"), s.number("m"), s.number("n"), s.number("k"), s.number("rate"), s.number("sms"),
+                       s.text("source"), s.at("op").line});
+    resolve(c.rates.back().source);
+  }
+  for (const bool is_exchange : {false, true}) {
+    const std::string key = is_exchange ? "exchanges" : "glue";
+    for (const Sheet& s : read_sheets(reached_schema(is_exchange), root, key, key, file, errors)) {
+      auto& list = is_exchange ? c.exchanges : c.glue;
+      list.push_back(reached(s, is_exchange));
+      resolve(list.back().source);
+    }
+  }
+  if (gpu != nullptr) c.gpu = gpu->text;
+  if (c.gpu.empty()) errors.push_back(file + ":1: gpu is missing: the device that was measured");
+  if (c.rates.empty()) errors.push_back(file + ":1: rates is missing: what the kernels reach");
   if (!errors.empty()) throw_errors(file, errors);
-  return CalibrationReader(file).read(root);
+  return c;
 }
 
-Calibration load_calibration(const std::string& name, const std::string& folder) {
-  const std::string path = folder + "/" + name + ".yaml";
-  return parse_calibration(read_text(path), "calibration/" + name + ".yaml");
+Calibration load_calibration(const std::string& name, const std::string& folder, const std::string& place) {
+  if (is_yaml_path(name)) return parse_calibration(read_text(name), name);
+  const std::vector<std::string> names = yaml_names(folder);
+  if (std::find(names.begin(), names.end(), name) == names.end())
+    throw ConfigError(no_such(place + (place.empty() ? "" : ": ") + "gpu.calibration = " + name, "calibration", name, names) + " (in " + folder +
+                      "), or name a file.yaml");
+  return parse_calibration(read_text(folder + "/" + name + ".yaml"), "calibration/" + name + ".yaml");
 }
 
 }  // namespace atoll::plan

@@ -301,7 +301,7 @@ void ChunkModel::explain(Ledger& ledger) const {
       const Reached& reached = in_.calibration.glue_of(name_of(w.phase));
       how = detail::concat(show(w.bytes, Unit::kBytes), " of memory traffic at ", show(reached.fraction, Unit::kFraction), " of the bandwidth; ",
                            in_.calibration.file, ":", reached.line, ": ", reached.source);
-      inputs = {"cluster.gpu.memory_bandwidth"};
+      inputs = {"cluster.gpu.memory_bandwidth", "plan.precision", "plan.scaling"};
     } else {
       how = detail::concat(show(w.flops / 1e12, Unit::kNone), " TFLOP (m ", w.m, ", n ", w.n, ", k ", w.k, ") at ", show(rate->flops, Unit::kFlops), " on ",
                            rate->sms, " SMs, measured at m ", rate->m, ", n ", rate->n, ", k ", rate->k, "; ", in_.calibration.file, ":", rate->line, ": ",
@@ -311,9 +311,18 @@ void ChunkModel::explain(Ledger& ledger) const {
     of_phase[at(w.phase)].push_back(name);
   }
   const LayerTimes& l = c.n_routed_experts > 0 ? moe_ : dense_;
-  for (size_t p = 0; p < static_cast<size_t>(WorkPhase::kNumPhases); ++p)
-    ledger.put(std::string("layer.") + name_of(static_cast<WorkPhase>(p)), l.phase[p], Unit::kSeconds,
-               "computation of this phase of one layer and micro-batch: the sum of its ops", of_phase[p]);
+  for (size_t p = 0; p < static_cast<size_t>(WorkPhase::kNumPhases); ++p) {
+    const std::string name = std::string("layer.") + name_of(static_cast<WorkPhase>(p));
+    double shown = l.phase[p];  // what is left is no op: collectives of tp, exchanges of cp
+    for (const std::string& op : of_phase[p]) shown -= ledger.value(op);
+    if ((layout_.tp > 1 || layout_.cp > 1) && shown > 1e-9) {
+      of_phase[p].push_back(name + ".collectives");
+      ledger.put(
+          of_phase[p].back(), shown, Unit::kSeconds, "tensor-parallel collectives and context-parallel exchanges that nothing hides",
+          {"parallel.tp", "parallel.cp", "plan.tp_overlap", "cluster.links.intra.bandwidth", "cluster.links.intra.usable", "cluster.links.intra.latency"});
+    }
+    ledger.put(name, l.phase[p], Unit::kSeconds, "computation of this phase of one layer and micro-batch: the sum of its ops", of_phase[p]);
+  }
   explain_host(l, shape_.local_experts, ledger);
   const std::pair<const char*, const Exchange*> exchanges[] = {
       {"dispatch", &l.dispatch}, {"combine", &l.combine}, {"grad_dispatch", &l.grad_dispatch}, {"grad_combine", &l.grad_combine}};
@@ -331,9 +340,10 @@ void ChunkModel::explain(Ledger& ledger) const {
     ledger.put(name + ".intra_bytes", e->intra, Unit::kBytes, "of one device, inside the node");
     ledger.put(name, e->seconds, Unit::kSeconds,
                detail::concat("the slower of the two links; between nodes at ", show(reached.fraction, Unit::kFraction), " of the line rate",
-                              reached.fixed > 0 ? " and " + show(reached.fixed, Unit::kSeconds) + " that no byte explains" : "", "; ", in_.calibration.file, ":",
-                              reached.line, ": ", reached.source),
-               {name + ".inter_bytes", name + ".intra_bytes", "plan.dispatch_library", "cluster.links.inter.bandwidth", "cluster.links.intra.bandwidth"});
+                              reached.fixed > 0 ? " and " + show(reached.fixed, Unit::kSeconds) + " that no byte explains" : "", "; ", in_.calibration.file,
+                              ":", reached.line, ": ", reached.source),
+               {name + ".inter_bytes", name + ".intra_bytes", "plan.dispatch_library", "cluster.links.inter.bandwidth", "cluster.links.inter.latency",
+                "cluster.links.intra.bandwidth", "cluster.links.intra.usable", "cluster.links.intra.latency"});
   }
 }
 

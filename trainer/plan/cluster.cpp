@@ -1,7 +1,6 @@
 // The cluster's table of quantities, and what two of them say about each other.
 #include "trainer/plan/cluster.h"
 
-#include <algorithm>
 #include <filesystem>
 
 #include "kernels/base/error.h"
@@ -10,21 +9,26 @@ namespace atoll::plan {
 namespace {
 const char* kLlama = "Llama 3 405B report, table 5: 419 unexpected interruptions in 54 days on 16,384 GPUs = one in 50,700 GPU-hours";
 
-// Contradictions between quantities that are each in range; the place is the first one's.
+// Contradictions between quantities that are each in range; the place is that of the first that was given.
 void check(const Sheet& s, const std::string& file, Errors& errors) {
-  const auto require = [&](bool holds, const std::string& key, const std::string& why) {
-    if (!holds)
-      errors.push_back((s.at(key).place == "default" ? file : s.at(key).place) + ": " + key + " = " + show(s.number(key), s.at(key).unit) + ": " + why);
+  const auto require = [&](bool holds, const std::string& key, const std::string& other, const std::string& why) {
+    if (holds) return;
+    const std::string& first = s.at(key).place;
+    const std::string& second = s.at(other).place;
+    errors.push_back((first != "default"    ? first
+                      : second != "default" ? second
+                                            : file) +
+                     ": " + key + " = " + show(s.number(key), s.at(key).unit) + ": " + why);
   };
-  require(s.number("gpu.fp8") >= s.number("gpu.bf16"), "gpu.fp8",
-          "slower than gpu.bf16 = " + show(s.number("gpu.bf16"), Unit::kFlops) + "; give the same where there is no FP8");
+  const auto value = [&](const std::string& key) { return key + " = " + show(s.number(key), s.at(key).unit); };
+  require(s.number("gpu.fp8") >= s.number("gpu.bf16"), "gpu.fp8", "gpu.bf16", "slower than " + value("gpu.bf16") + "; give the same where there is no FP8");
   require(s.number("gpus_per_node") == 1 || s.number("links.intra.bandwidth") >= s.number("links.inter.bandwidth"), "links.intra.bandwidth",
-          "slower than links.inter.bandwidth = " + show(s.number("links.inter.bandwidth"), Unit::kBandwidth) +
-              ": the link inside a node would be the thin one; are they swapped?");
-  require(s.number("gpu.memory_bandwidth") >= s.number("links.intra.bandwidth"), "gpu.memory_bandwidth",
+          "links.inter.bandwidth", "slower than " + value("links.inter.bandwidth") + ": the link inside a node would be the thin one; are they swapped?");
+  require(s.number("gpu.memory_bandwidth") >= s.number("links.intra.bandwidth"), "gpu.memory_bandwidth", "links.intra.bandwidth",
           "slower than links.intra.bandwidth: a link cannot carry more than memory gives");
-  require(s.number("reliability.restart") < s.number("reliability.gpu_mtbf"), "reliability.restart", "longer than the time between failures of one GPU");
-  require(s.number("power.node") == 0 || s.number("power.node") >= s.number("gpu.power") * s.number("gpus_per_node"), "power.node",
+  require(s.number("reliability.restart") < s.number("reliability.gpu_mtbf"), "reliability.restart", "reliability.gpu_mtbf",
+          "longer than " + value("reliability.gpu_mtbf") + ", the time between failures of one GPU");
+  require(s.number("power.node") == 0 || s.number("power.node") >= s.number("gpu.power") * s.number("gpus_per_node"), "power.node", "gpu.power",
           "less than its GPUs' " + show(s.number("gpu.power") * s.number("gpus_per_node"), Unit::kWatts));
 }
 
@@ -40,9 +44,9 @@ const std::vector<SheetKey>& cluster_schema() {
       {"nodes", kCount, 1, 1e6, "!", "", "nodes"},
       {"gpus_per_node", kCount, 1, 1024, "!", "", "devices of a node: what the intra-node link joins"},
       {"gpu.name", kText, 0, 0, "!", "", "the device"},
-      {"gpu.calibration", kText, 0, 0, "!", "", "calibration file (launch/calibration/NAME.yaml): what kernels reach on it"},
-      {"gpu.bf16", kFlops, 1e9, 1e17, "!", "", "dense BF16 peak: the denominator of MFU"},
-      {"gpu.fp8", kFlops, 1e9, 1e17, "!", "", "dense FP8 peak"},
+      {"gpu.calibration", kText, 0, 0, "!", "", "calibration (launch/calibration/NAME.yaml) or a file.yaml: what kernels reach on it"},
+      {"gpu.bf16", kFlops, 1e9, 1e17, "!", "", "dense BF16 peak: the denominator of MFU; no calibrated rate may beat it"},
+      {"gpu.fp8", kFlops, 1e9, 1e17, "!", "", "dense FP8 peak: no calibrated rate may beat it"},
       {"gpu.memory", kBytes, 1e8, 1e13, "!", "", "memory of one device"},
       {"gpu.memory_bandwidth", kBandwidth, 1e9, 1e14, "!", "", "its bandwidth"},
       {"gpu.sms", kCount, 1, 1e5, "132", "Hopper SXM", "multiprocessors (cores)"},
@@ -53,7 +57,7 @@ const std::vector<SheetKey>& cluster_schema() {
       {"links.inter.bandwidth", kBandwidth, 1e6, 1e14, "!", "", "one device to other nodes, one direction, line rate"},
       {"links.inter.usable", kFraction, 0.01, 1, "100 %", "line rate", "part of it that payload reaches"},
       {"links.inter.latency", kSeconds, 0, 1, "10 us", "assumption: NCCL point to point between nodes", "of one message"},
-      {"switches.tiers", kCount, 0, 10, "2", "assumption", "levels of the network between nodes"},
+      {"switches.tiers", kCount, 0, 10, "2", "assumption", "levels of the network between nodes; priced nowhere (congestion is not modelled)"},
       {"switches.per_gpu_power", kWatts, 0, 1e4, "0 W", "assumption: inside power.node", "network power of one device"},
       {"prices.gpu_hour", kDollarsPerHour, 0, 1e3, "2 $/h", "DeepSeek-V3 report, table 1: rental price assumed of an H800", "rent of one device"},
       {"prices.server_per_gpu", kDollars, 0, 1e6, "$31728", "SemiAnalysis, DeepSeek Debates (January 2025): server capital of one H800",
@@ -69,13 +73,9 @@ const std::vector<SheetKey>& cluster_schema() {
 }
 
 Cluster parse_cluster(const std::string& yaml, const std::string& file, const std::vector<std::string>& overrides) {
-  std::vector<YamlProblem> problems;
-  const YamlNode root = read_yaml(yaml, problems);
   Errors errors;
-  for (const YamlProblem& p : problems) errors.push_back(file + ":" + std::to_string(p.line) + ": " + p.what);
-  if (!errors.empty()) throw_errors(file, errors);
   Cluster c;
-  c.sheet = read_sheet(cluster_schema(), root, file, overrides, errors);
+  c.sheet = read_sheet(cluster_schema(), read_tree(yaml, file), file, overrides, errors);
   if (errors.empty()) check(c.sheet, file, errors);
   if (!errors.empty()) throw_errors(file, errors);
   const Sheet& s = c.sheet;
@@ -95,20 +95,12 @@ Cluster parse_cluster(const std::string& yaml, const std::string& file, const st
 }
 
 Cluster load_cluster(const std::string& what, const std::string& folder, const std::vector<std::string>& overrides) {
-  const bool is_file = what.size() > 5 && what.substr(what.size() - 5) == ".yaml";
-  const std::string path = is_file ? what : folder + "/" + what + ".yaml";
+  if (is_yaml_path(what)) return parse_cluster(read_text(what), what, overrides);
+  const std::string path = folder + "/" + what + ".yaml";
   std::error_code failed;
-  if (!std::filesystem::is_regular_file(path, failed)) {
-    std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) names.push_back(entry.path().stem().string());
-    std::sort(names.begin(), names.end());
-    std::string list;
-    for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
-    const std::string near = nearest_of(what, names);
-    throw ConfigError("cluster=" + what + ": no such cluster" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + " (in " +
-                      folder + "), or name a file.yaml");
-  }
-  return parse_cluster(read_text(path), is_file ? path : what + ".yaml", overrides);  // of ours the name is enough
+  if (!std::filesystem::is_regular_file(path, failed))
+    throw ConfigError(no_such("cluster=" + what, "cluster", what, yaml_names(folder)) + " (in " + folder + "), or name a file.yaml");
+  return parse_cluster(read_text(path), what + ".yaml", overrides);  // of ours the name is enough
 }
 
 }  // namespace atoll::plan

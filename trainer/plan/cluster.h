@@ -38,7 +38,7 @@ struct Rate {
   std::string source;
   int line = 0;
 };
-struct Reached {  // a fraction of a physical rate: memory bandwidth (glue, by phase) or line rate (exchanges, collectives)
+struct Reached {         // a fraction of a physical rate: memory bandwidth (glue, by phase) or line rate (exchanges, collectives)
   std::string what, by;  // exchanges: the library that was measured; empty: any
   double fraction = 0;
   double ranks = 0, fixed = 0;  // exchanges: EP ranks of the measurement (0: any); seconds that no byte explains
@@ -61,7 +61,8 @@ struct Calibration {
   // Of those of `library`, the one with the nearest number of EP ranks (by ratio); where the library was not measured, the entry of no library.
   const Reached& exchange_of(const std::string& what, const std::string& library, double ranks) const;
 };
-Calibration load_calibration(const std::string& name, const std::string& folder);
+// `name`: FOLDER/NAME.yaml, or a path that ends with .yaml. `place`: of the one who names it, for the error.
+Calibration load_calibration(const std::string& name, const std::string& folder, const std::string& place = "");
 Calibration parse_calibration(const std::string& yaml, const std::string& file);
 
 }  // namespace atoll::plan

@@ -2,6 +2,7 @@
 #include "trainer/plan/dry_run.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -64,6 +65,17 @@ void check_schedule(const Schedule& schedule) {
   throw ConfigError(text);
 }
 
+// A start makes the run folder; what is there of its path must be a folder that may be written.
+void check_can_write(const std::string& run_path) {
+  std::filesystem::path at = std::filesystem::absolute(run_path);
+  std::error_code failed;
+  while (!std::filesystem::exists(std::filesystem::symlink_status(at, failed)) && at.has_relative_path()) at = at.parent_path();
+  const bool is_folder = std::filesystem::is_directory(at, failed);
+  if (is_folder && ::access(at.c_str(), W_OK | X_OK) == 0) return;
+  throw ConfigError("run folder " + run_path + " cannot be created: " + at.string() + (is_folder ? " may not be written" : " is not a folder") +
+                    "; choose another run.dir");
+}
+
 // The run folder and the data, as a start would find them.
 void look_at_disk(const RunConfig& c, DryRun& run) {
   const auto attempt = [&](const auto& body) {
@@ -74,6 +86,8 @@ void look_at_disk(const RunConfig& c, DryRun& run) {
       run.is_data_problem = run.is_data_problem || e.code() == ExitCode::kData;
     }
   };
+  std::optional<CheckpointReader> reader;
+  attempt([&] { check_can_write(c.run.path()); });
   attempt([&] {
     const FolderUse use = use_of(c.run.path());
     if (use == FolderUse::kOthers)
@@ -82,8 +96,9 @@ void look_at_disk(const RunConfig& c, DryRun& run) {
       throw ConfigError(
           "run folder " + c.run.path() +
           " exists and train.resume = never; nothing is ever overwritten: choose another run.name, move the folder away, or use train.resume=auto");
-    if (use != FolderUse::kTrained || c.train.resume == "never") return;
-    const std::optional<CheckpointReader> reader = CheckpointReader::open_newest(c.run.path());
+    if (c.train.resume == "never") return;
+    if (use == FolderUse::kTrained) reader = CheckpointReader::open_newest(c.run.path());
+    if (!reader && c.train.resume != "auto") reader = CheckpointReader::open(c.train.resume);
     if (!reader) return;
     const std::vector<std::string> changes = forbidden_changes(reader->meta().resolved_config_yaml, c);
     std::string text = reader->directory() + " was saved with another configuration:";
@@ -93,6 +108,8 @@ void look_at_disk(const RunConfig& c, DryRun& run) {
   attempt([&] {
     const DataFeed feed(c);
     check_vocabulary(c, feed);
+    if (reader && reader->meta().data_fingerprint != feed.fingerprint())
+      throw DataError("the data of " + c.data.store + " is not what " + reader->directory() + " was trained on; point data.store at the same store");
   });
 }
 

@@ -8,6 +8,29 @@
 #include "kernels/base/error.h"
 
 namespace atoll::plan {
+namespace {
+std::string lower(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+// Whether `guess` is in the name, as whole words of it: mfu in mfu.causal, goodput in failures.goodput, parameters in rank.shared_parameters.
+bool holds(const std::string& name, const std::string& guess) {
+  const std::string text = lower(name), part = lower(guess);
+  if (part.empty()) return false;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
+    const size_t end = at + part.size();
+    const auto is_edge = [&](size_t i) { return !std::isalnum(static_cast<unsigned char>(text[i])); };
+    if ((at == 0 || is_edge(at - 1)) && (end == text.size() || is_edge(end))) return true;
+  }
+  return false;
+}
+bool is_detail(const std::string& name) { return std::count(name.begin(), name.end(), '.') > 1; }
+std::string listed(const std::vector<std::string>& names) {
+  std::string list;
+  for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
+  return list;
+}
+}  // namespace
 
 double Ledger::put(const std::string& name, double value, Unit unit, const std::string& how, std::vector<std::string> inputs) {
   const auto [it, is_new] = index_.try_emplace(name, entries_.size());
@@ -60,14 +83,17 @@ void Ledger::walk(const Entry& entry, int depth, std::vector<std::string>& seen,
 std::string Ledger::explain(const std::string& name) const {
   const Entry* entry = find(name);
   if (entry == nullptr) {
-    std::vector<std::string> names;
-    std::string list;
+    std::vector<std::string> names, near, results;
     for (const Entry& e : entries_) {
       names.push_back(e.name);
-      if (!e.inputs.empty()) list += (list.empty() ? "" : ", ") + e.name;
+      if (holds(e.name, name)) near.push_back(e.name);
+      if (!e.inputs.empty() && !is_detail(e.name)) results.push_back(e.name);
     }
-    const std::string near = nearest_of(name, names);
-    throw ConfigError("--explain " + name + ": no such item" + (near.empty() ? "" : "; did you mean " + near + "?") + "; computed items are: " + list);
+    if (near.size() > 16) std::erase_if(near, is_detail);
+    if (near.empty())
+      if (const std::string meant = nearest_of(name, names); !meant.empty()) near = {meant};
+    const std::string meant = near.empty() ? "" : near.size() == 1 ? "; did you mean " + near[0] + "?" : "; there are " + listed(near);
+    throw ConfigError("--explain " + name + ": no such item" + meant + (near.size() > 1 ? "" : "; results are: " + listed(results)) + " (--json has all)");
   }
   std::string out;
   std::vector<std::string> seen;

@@ -21,7 +21,8 @@ void price_stages(const PlanInput& in, const StepPrediction& step, const std::ve
   using enum Unit;
   const double gpus = static_cast<double>(in.gpus()),
                tokens = in.run.train.tokens > 0 ? static_cast<double>(in.run.train.tokens) : static_cast<double>(in.run.train.steps) * step.tokens_per_step;
-  l.put("run.tokens", tokens, kCount, "train.tokens (or steps x tokens of a step); the batch ramp is priced at the full batch");
+  l.put("run.tokens", tokens, kCount, "train.tokens (or steps x tokens of a step); the batch ramp is priced at the full batch",
+        {"train.tokens", "train.steps"});
   l.put("gpu_hours_per_trillion", gpus * step.step / 3600 * 1e12 / step.tokens_per_step, kCount, "gpus x step_time / 3600 x 1e12 / tokens_per_step",
         {"gpus", "step_time", "tokens_per_step"});
   const double own = in.plan.number("pretraining_gpu_hours");
@@ -34,9 +35,14 @@ void price_stages(const PlanInput& in, const StepPrediction& step, const std::ve
     const ContextStage& s = in.context[i];
     const StepPrediction& c = context[i];
     names.push_back("gpu_hours.context." + s.name);
+    l.put("context." + s.name + ".pipeline", c.pipeline, kSeconds,
+          detail::concat("schedule ", c.schedule->name, ": F alone ", show(c.forward, kSeconds), ", B alone ", show(c.backward, kSeconds), ", W alone ",
+                         show(c.weight, kSeconds), ", pairs ", show(c.pairs, kSeconds), ", bubble ", show(c.bubble, kSeconds)));
+    l.put("context." + s.name + ".optimizer", c.reduce + c.update + c.gather, kSeconds, "gradients to owners, update, weights back");
     l.put("context." + s.name + ".step_time", c.step, kSeconds,
           detail::concat("sequences of ", s.seq_len, ", batch ", s.global_batch, ", pp ", c.priced.pp, " x cp ", c.priced.cp, " x dp ", c.priced.dp, ", ep ",
-                         c.priced.ep, ", ", c.priced.num_microbatches(), " micro-batches; simulated"));
+                         c.priced.ep, ", ", c.priced.num_microbatches(), " micro-batches; simulated"),
+          {"context." + s.name + ".pipeline", "context." + s.name + ".optimizer"});
     extension += l.put(names.back(), gpus * c.step / 3600 * static_cast<double>(s.steps), kCount, detail::concat(s.steps, " steps"),
                        {"context." + s.name + ".step_time", "gpus"});
   }
@@ -61,9 +67,10 @@ void price_failures(const PlanInput& in, Ledger& l) {
   l.put("failures.young", young_interval(stall, mtbf), kSeconds, "Young: sqrt(2 x stall x mtbf)", {"cluster.reliability.checkpoint", "failures.mtbf"});
   const double interval = l.put("failures.interval", daly_interval(stall, mtbf), kSeconds, "Daly: the checkpoint interval that loses least",
                                 {"cluster.reliability.checkpoint", "failures.mtbf"});
-  const double lost = stall / (interval + stall) + (interval / 2 + restart) / mtbf;
-  const double goodput = l.put("failures.goodput", std::max(0.01, 1 - lost), kFraction, "1 - stall / (interval + stall) - (interval / 2 + restart) / mtbf",
-                               {"failures.interval", "failures.mtbf", "cluster.reliability.restart", "cluster.reliability.checkpoint"});
+  const double lost = (stall > 0 ? stall / (interval + stall) : 0) + (interval / 2 + restart) / mtbf;
+  const double goodput =
+      l.put("failures.goodput", std::max(kLeastGoodput, 1 - lost), kFraction, "1 - stall / (interval + stall) - (interval / 2 + restart) / mtbf, at least 1 %",
+            {"failures.interval", "failures.mtbf", "cluster.reliability.restart", "cluster.reliability.checkpoint"});
   const double hours = l.value("gpu_hours.headline") / gpus / goodput;
   l.put("run.wall", hours * 3600, kSeconds, "gpu_hours.headline / gpus / goodput", {"gpu_hours.headline", "gpus", "failures.goodput"});
   l.put("failures.expected", hours * 3600 / mtbf, kNone, "run.wall / mtbf", {"run.wall", "failures.mtbf"});
@@ -121,18 +128,21 @@ void price_ownership(const PlanInput& in, Ledger& l) {
   l.put("tco.share", l.value("gpu_hours.headline") / hours, kFraction, "gpu_hours.headline / tco.gpu_hours: the last run's part of the fleet's life",
         {"gpu_hours.headline", "tco.gpu_hours"});
   l.put("tco.run", total * l.value("tco.share"), kDollars, "that part of the total", {"tco.total", "tco.share"});
-  l.put("tco.multiple", total / headline, kNone, "tco.total / cost.headline", {"tco.total", "cost.headline"});
+  l.put("tco.multiple", headline > 0 ? total / headline : 0, kNone, "tco.total / cost.headline; 0 without rent", {"tco.total", "cost.headline"});
 }
 }  // namespace
 
 void price_run(const PlanInput& in, const StepPrediction& step, const std::vector<StepPrediction>& context, Ledger& l) {
   using enum Unit;
   const auto kv_heads = static_cast<int64_t>(in.plan.number("kv_heads"));
+  l.put("model.parameters", static_cast<double>(total_parameters(in.run.model, kv_heads, false)), kCount, "of the model's configuration, MTP left out",
+        {"plan.kv_heads"});
   for (const bool is_causal : {true, false}) {
     const std::string kind = is_causal ? "causal" : "non_causal";
     const double flops = l.put("flops_per_token." + kind, counted_flops_per_token(in.run.model, kv_heads, in.run.data.seq_len, is_causal), kNone,
                                std::string("6 x matrix parameters of a token (head in; embedding, router, norms, MTP out) + 3 x attention products, ") +
-                                   (is_causal ? "half of them" : "all of them"));
+                                   (is_causal ? "half of them" : "all of them"),
+                               {"data.seq_len", "plan.kv_heads"});
     const double reached = l.put("flops." + kind, flops * step.tokens_per_gpu_second, kFlops, "flops_per_token x tokens_per_gpu_second",
                                  {"flops_per_token." + kind, "tokens_per_gpu_second"});
     l.put("mfu." + kind, reached / in.cluster.bf16, kFraction, "flops / dense BF16 peak, whatever precision computes", {"flops." + kind, "cluster.gpu.bf16"});

@@ -4,6 +4,7 @@
 #include "trainer/plan/step_time.h"
 
 namespace atoll::plan {
+constexpr double kLeastGoodput = 0.01;  // of a run that never ends
 
 // Puts its lines into the ledger: gpu_hours_*, cost.*, failures.*, power.*, own.*, tco.*. context: steps of the context stages, in order.
 void price_run(const PlanInput& input, const StepPrediction& step, const std::vector<StepPrediction>& context, Ledger& ledger);

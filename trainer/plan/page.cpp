@@ -61,6 +61,15 @@ void Page::head() {
        in_.plan.text("dispatch"), in_.plan.text("dispatch_precision"));
   line("model: {:.5g} GFLOP a token causal, {:.5g} non-causal (6 x matrix parameters + 3 x attention; head in, embedding, router, norms, MTP out)",
        num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
+  if (in_.calibration.gpu != in_.cluster.gpu)
+    line("careful: {} was measured on {}, not on {}; times are those of its kernels", in_.calibration.file, in_.calibration.gpu, in_.cluster.gpu);
+  for (const Rate& r : in_.calibration.rates) {
+    const double peak = r.precision == "fp8" ? in_.cluster.fp8 : in_.cluster.bf16, reached = r.flops / r.sms * in_.cluster.sms;
+    if (reached <= peak) continue;
+    line("careful: {}:{} reaches {} on {} SMs: {} on this device, more than cluster.gpu.{} = {}", in_.calibration.file, r.line, show(r.flops, Unit::kFlops),
+         r.sms, show(reached, Unit::kFlops), r.precision, show(peak, Unit::kFlops));
+    break;  // one shows what is wrong
+  }
 }
 
 void Page::time() {
@@ -113,7 +122,7 @@ void Page::published() {
   for (const Published& p : in_.published) {
     const Entry* e = l_.find(p.item);
     if (e == nullptr) {
-      line("{:<28}  no such item", p.item);
+      line("{:<28}  no such item of this plan", p.item);
       continue;
     }
     line("{:<28}{:>14}{:>14}{:>9.1f}%   {}", p.item, show(e->value, e->unit), show(p.value, e->unit), 100 * (e->value / p.value - 1), p.source);
@@ -166,8 +175,9 @@ void Page::money() {
   line("  pre-training       {:>12} GPU-hours {:>12}   {} tokens, {:.0f} GPU-hours a trillion", val("gpu_hours.pretraining"), val("cost.pretraining"),
        val("run.tokens"), num("gpu_hours_per_trillion"));
   for (const ContextStage& s : in_.context)
-    line("    context {:<9} {:>12} GPU-hours {:>12}   {} steps of {}", s.name, val("gpu_hours.context." + s.name), "", s.steps,
-         val("context." + s.name + ".step_time"));
+    line("    context {:<9} {:>12} GPU-hours {:>12}   {} steps of {}; {} on the fullest rank{}", s.name, val("gpu_hours.context." + s.name), "", s.steps,
+         val("context." + s.name + ".step_time"), val("context." + s.name + ".memory"),
+         num("context." + s.name + ".memory") <= in_.cluster.memory ? "" : ": DOES NOT FIT");
   for (const std::string& problem : r_.context_problems) line("    left out: {}", problem);
   line("  context extension  {:>12} GPU-hours {:>12}", val("gpu_hours.context"), val("cost.context"));
   line("  post-training      {:>12} GPU-hours {:>12}   an input", val("gpu_hours.post_training"), val("cost.post_training"));
@@ -175,6 +185,9 @@ void Page::money() {
   line("what it leaves out");
   line("  failures           one in {} on these devices; checkpoint every {} (Daly); goodput {}: {}", val("failures.mtbf"), val("failures.interval"),
        val("failures.goodput"), val("cost.failures"));
+  if (num("failures.goodput") <= kLeastGoodput)
+    line("                     failures come faster than a restart and its lost steps take: this run never ends; its goodput is counted as {}",
+         show(kLeastGoodput, Unit::kFraction));
   line("  R&D                {} x the headline (ablations, failed ideas, smaller runs): {}", val("plan.rd_multiple"), val("cost.rd"));
   line("  all of it, rented  {}", val("cost.rented"));
   line("  wall time          {}, about {:.0f} failures; {} of power, {} MWh, {} of electricity", val("run.wall"), num("failures.expected"), val("power.site"),
@@ -188,8 +201,8 @@ void Page::money() {
          val("tco." + f.gpu + ".operation"));
   line("                     {:<8}{:>8}{:>16}{:>14}{:>16}   over {} years: {}", "all", val("tco.count"), val("tco.capital"), "", val("tco.operation"),
        val("plan.tco.years"), val("tco.total"));
-  line("  the run's share    {} of the fleet's hours in use = {}; the fleet costs {:.0f} times the headline", val("tco.share"), val("tco.run"),
-       num("tco.multiple"));
+  line("  the run's share    {} of the fleet's hours in use = {}{}", val("tco.share"), val("tco.run"),
+       num("tco.multiple") > 0 ? fmt::format("; the fleet costs {:.0f} times the headline", num("tco.multiple")) : "");
 }
 }  // namespace
 

@@ -37,6 +37,21 @@ std::vector<Choice> neighbours(const PlanInput& in) {
     add(detail::concat("pp ", in.run.parallel.mesh.pp / 2), [](PlanInput& p) { p.run.parallel.mesh.pp /= 2; });
   return list;
 }
+// What the plan takes from the trainer's own configuration.
+void put_run(const RunConfig& run, Ledger& l) {
+  const MeshSizes& m = run.parallel.mesh;
+  const std::pair<const char*, int64_t> keys[] = {{"train.tokens", run.train.tokens},
+                                                  {"train.steps", run.train.steps},
+                                                  {"train.global_batch", run.train.global_batch},
+                                                  {"train.micro_batch", run.train.micro_batch},
+                                                  {"data.seq_len", run.data.seq_len},
+                                                  {"parallel.pp", m.pp},
+                                                  {"parallel.tp", m.tp},
+                                                  {"parallel.cp", m.cp},
+                                                  {"parallel.ep", m.ep},
+                                                  {"parallel.etp", m.etp}};
+  for (const auto& [key, value] : keys) l.put(key, static_cast<double>(value), Unit::kCount, "the run's configuration");
+}
 }  // namespace
 
 Choice price_choice(const PlanInput& input, const std::string& name, const std::function<void(PlanInput&)>& change) {
@@ -46,8 +61,6 @@ Choice price_choice(const PlanInput& input, const std::string& name, const std::
   change(in);
   try {
     if (const std::vector<std::string> problems = layout_problems(in); !problems.empty()) throw ConfigError(problems.front());
-    if (in.run.parallel.mesh.ep > in.run.model.n_routed_experts && in.run.parallel.mesh.ep > 1)
-      throw ConfigError(detail::concat("more ranks than the ", in.run.model.n_routed_experts, " experts"));
     const StepPrediction s = predict_step(in, pretraining(in), nullptr);
     const std::vector<RankMemory> ranks = plan_memory(in, s, in.plan.text("routing"));
     c.step = s.step;
@@ -67,20 +80,30 @@ Report make_report(const PlanInput& input, bool with_choices) {
   r.in.context.clear();
   for (const ContextStage& stage : input.context) {
     try {
-      r.context.push_back(predict_step(input, context_stage(input, stage), nullptr));
+      StepPrediction step = predict_step(input, context_stage(input, stage), nullptr);
+      r.context_memory.push_back(fullest(plan_memory(input, step, input.plan.text("routing"))).total());
+      r.context.push_back(std::move(step));
       r.in.context.push_back(stage);
-    } catch (const ConfigError& error) { r.context_problems.push_back(error.what()); }
+    } catch (const ConfigError& error) { r.context_problems.push_back(stage.place + ": plan.context " + stage.name + ": " + error.what()); }
   }
   const PlanInput& in = r.in;
   Ledger& l = r.ledger;
   l.put_sheet("plan", in.plan);
   l.put_sheet("cluster", in.cluster.sheet);
+  put_run(in.run, l);
   r.step = predict_step(in, pretraining(in), &l);
   r.memory = plan_memory(in, r.step, in.plan.text("routing"));
   explain_memory(in, r.step, r.memory, l);
   const bool has_routing = in.run.model.n_routed_experts > 0;
   for (const char* routing : {"balanced", "zipf", "worst"})
-    if (has_routing || std::string(routing) == "balanced") r.by_routing.emplace_back(routing, fullest(plan_memory(in, r.step, routing)));
+    if (has_routing || std::string(routing) == "balanced") {
+      r.by_routing.emplace_back(routing, fullest(plan_memory(in, r.step, routing)));
+      l.put(std::string("memory.") + routing, r.by_routing.back().second.total(), Unit::kBytes,
+            std::string("of the fullest rank, with routing ") + routing + ": as memory.total, with the rows of its most loaded rank", {"plan.zipf_exponent"});
+    }
+  for (size_t i = 0; i < r.context.size(); ++i)
+    l.put("context." + in.context[i].name + ".memory", r.context_memory[i], Unit::kBytes,
+          "of the fullest rank of this stage; plan.recompute and plan.cache as before", {"plan.recompute", "plan.cache", "plan.routing", "plan.reserve"});
   price_run(in, r.step, r.context, l);
   l.put("tokens_per_day", r.step.tokens_per_step / r.step.step * 86400, Unit::kCount, "tokens_per_step / step_time x 86400", {"tokens_per_step", "step_time"});
   const ChunkModel model(

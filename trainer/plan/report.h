@@ -19,6 +19,7 @@ struct Report {
   PlanInput in;
   StepPrediction step;
   std::vector<StepPrediction> context;                         // of in.context, which holds those that can be laid out
+  std::vector<double> context_memory;                          // bytes of the fullest rank
   std::vector<std::string> context_problems;                   // of the others
   std::vector<RankMemory> memory;                              // of the plan's routing
   std::vector<std::pair<std::string, RankMemory>> by_routing;  // the fullest rank, for balanced, zipf, worst

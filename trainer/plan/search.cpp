@@ -14,6 +14,7 @@
 #include <tuple>
 
 #include "kernels/base/error.h"
+#include "trainer/plan/report.h"
 #include "trainer/schedule_rules.h"
 
 namespace atoll::plan {
@@ -178,6 +179,20 @@ std::vector<Candidate> pareto(std::vector<Candidate> all, double memory) {
   return front;
 }
 
+// The part of the measured rates at which GEMMs make `a` as slow as `b`; 0: none does.
+double breakeven_rate(const Candidate& a, double step) {
+  const auto slowed = [&](double factor) {
+    Candidate c = a;
+    for (Rate& r : c.in.calibration.rates)
+      if (r.op != "attention") r.flops *= factor;
+    return price(c) ? c.step : 0;
+  };
+  double slow = 0.1, fast = 1;
+  if (slowed(slow) < step) return 0;
+  while (fast - slow > 0.002) (slowed((slow + fast) / 2) < step ? fast : slow) = (slow + fast) / 2;
+  return fast;
+}
+
 // Constants, one at a time, at which the given plan would be as good as the best one.
 void find_hinges(Search& out) {
   const Candidate& best = out.front.front();
@@ -196,13 +211,20 @@ void find_hinges(Search& out) {
     }
     out.hinges.push_back(fmt::format("{}: {}", name, found.empty() ? "from a quarter to five times the bandwidth it stays ahead" : found));
   }
+  const auto rows = [](const PlanInput& in) { return in.run.data.seq_len * in.run.train.micro_batch / in.run.parallel.mesh.cp; };
+  if (rows(best.in) >= rows(out.given.in)) return;  // rates of more rows are no lower
+  if (const double rate = breakeven_rate(best, out.given.step); rate > 0)
+    out.hinges.push_back(
+        fmt::format("GEMMs of {} rows, {} in the given plan, at the rate of the nearest measured shape: at {:.1f} % of it the given plan is as fast",
+                    rows(best.in), rows(out.given.in), 100 * rate));
 }
 }  // namespace
 
 Search search_layouts(const PlanInput& input, const std::function<void(size_t, size_t)>& progress) {
   const auto begin = std::chrono::steady_clock::now();
   Search out{input, {input}};
-  if (!price(out.given)) throw ConfigError("the plan as given cannot be built");
+  if (!price(out.given))
+    throw ConfigError("the plan as given, which a search begins from, cannot be built: " + price_choice(input, "", [](PlanInput&) {}).problem);
   out.given.text = describe(out.given.in);
   PlanInput lean = input;  // what a candidate carries with it
   lean.context.clear();
@@ -228,8 +250,9 @@ Search search_layouts(const PlanInput& input, const std::function<void(size_t, s
     });
   out.front = pareto(all, input.cluster.memory);
   if (out.front.empty())
-    throw ConfigError(fmt::format("none of {} layouts fits {} of memory; give more devices, plan.cache=fp8, or a smaller model", out.tried,
-                                  show(input.cluster.memory, Unit::kBytes)));
+    throw ConfigError(
+        fmt::format("none of {} layouts fits {} of memory ({} exceed it, {} cannot be built); give more devices, plan.cache=fp8, or a smaller model",
+                    out.tried + out.too_large + out.impossible, show(input.cluster.memory, Unit::kBytes), out.tried + out.too_large, out.impossible));
   for (size_t i = 0, tuned = 0; i < out.front.size() && tuned < 3; ++i)
     if (out.front[i].in.run.parallel.mesh.pp > 1 && out.front[i].gpus == input.gpus()) {
       Candidate c = out.front[i];

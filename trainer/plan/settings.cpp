@@ -7,6 +7,7 @@
 
 #include "kernels/base/error.h"
 #include "model/config.h"
+#include "parallel/schedule.h"
 
 namespace atoll::plan {
 namespace {
@@ -20,7 +21,8 @@ const std::vector<SheetKey>& context_schema() {
       {"cp", kCount, 1, 1e5, "1", "", "context-parallel ranks"},
       {"pp", kCount, 0, 1e5, "0", "", "pipeline ranks; 0: as before"},
       {"ep", kCount, 0, 1e5, "0", "", "expert-parallel ranks; 0: as before"},
-      {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: as before"},
+      {"tp", kCount, 0, 1e5, "0", "", "tensor-parallel ranks; 0: as before"},
+      {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: as before", schedule_names()},
   };
   return table;
 }
@@ -38,7 +40,7 @@ const std::vector<SheetKey>& fleet_schema() {
 const std::vector<SheetKey>& published_schema() {
   static const std::vector<SheetKey> table = {
       {"item", Unit::kText, 0, 0, "!", "", "name of a planned number, as --explain takes it"},
-      {"value", Unit::kNone, 0, 0, "!", "", "what was published, in the base unit (s, $, FLOPS, a fraction)"},
+      {"value", Unit::kNone, 1e-30, 1e30, "!", "", "what was published, in the base unit (s, $, FLOPS, a fraction)"},
       {"source", Unit::kText, 0, 0, "!", "", "where"},
   };
   return table;
@@ -46,49 +48,63 @@ const std::vector<SheetKey>& published_schema() {
 
 const char* kTrace = "DeepSeek's training trace (deepseek-ai/profile-data), counted: recomputation and FP8 casts included";
 
-const YamlNode* entry(const YamlNode& map, const std::string& key) {
-  for (const auto& [name, node] : map.entries)
-    if (name == key) return &node;
-  return nullptr;
+struct List {
+  const char* key;
+  const std::vector<SheetKey>& schema;
+  const char* name;  // of its keys, the one that names an item; null: items have no name of their own
+};
+const std::vector<List>& lists() {
+  static const std::vector<List> all = {{"context", context_schema(), "name"}, {"fleet", fleet_schema(), "gpu"}, {"published", published_schema(), nullptr}};
+  return all;
 }
 
-// "file:3: key: ..." of a part, as "file:3: PREFIXkey: ...".
-void add_errors(const Errors& part, const std::string& prefix, Errors& errors) {
-  for (std::string e : part) {
-    const size_t place = e.find(": ");
-    if (place != std::string::npos) e.insert(place + 2, prefix);
-    errors.push_back(std::move(e));
-  }
-}
-
-// The lists of the plan section: one small sheet an item.
-std::vector<Sheet> read_list(const YamlNode& plan, const std::string& key, const std::vector<SheetKey>& schema, const std::string& file, Errors& errors) {
-  std::vector<Sheet> sheets;
-  const YamlNode* list = entry(plan, key);
-  if (list == nullptr) return sheets;
-  if (list->kind != YamlNode::Kind::kList) errors.push_back(file + ":" + std::to_string(list->line) + ": plan." + key + ": expected a list");
-  Errors of_items;
-  for (const YamlNode& item : list->items) sheets.push_back(read_sheet(schema, item, file, {}, of_items));
-  add_errors(of_items, "plan." + key + ": ", errors);
+std::vector<Sheet> read_list(const List& list, const YamlNode& plan, const std::string& file, Errors& errors) {
+  const std::string path = std::string("plan.") + list.key;
+  std::vector<Sheet> sheets = read_sheets(list.schema, plan, list.key, path, file, errors);
+  for (size_t i = 0; list.name != nullptr && i < sheets.size(); ++i)
+    for (size_t j = 0; j < i; ++j)
+      if (const Value& late = sheets[i].at(list.name), &early = sheets[j].at(list.name); !late.text.empty() && late.text == early.text)
+        errors.push_back(late.place + ": " + path + ": " + list.name + " = " + late.text + ": given twice, first at " + early.place);
   return sheets;
 }
 
 void read_lists(PlanInput& in, const YamlNode& plan, const std::string& file, Errors& errors) {
   const auto whole = [](const Sheet& s, const char* key) { return static_cast<int64_t>(s.number(key)); };
-  for (const Sheet& s : read_list(plan, "context", context_schema(), file, errors))
-    in.context.push_back(
-        {s.text("name"), whole(s, "seq_len"), whole(s, "global_batch"), whole(s, "steps"), whole(s, "cp"), whole(s, "pp"), whole(s, "ep"), s.text("schedule")});
-  for (const Sheet& s : read_list(plan, "fleet", fleet_schema(), file, errors))
+  for (const Sheet& s : read_list(lists()[0], plan, file, errors))
+    in.context.push_back({s.text("name"), whole(s, "seq_len"), whole(s, "global_batch"), whole(s, "steps"), whole(s, "cp"), whole(s, "pp"), whole(s, "ep"),
+                          whole(s, "tp"), s.text("schedule"), s.at("name").place});
+  for (const Sheet& s : read_list(lists()[1], plan, file, errors))
     in.fleet.push_back({s.text("gpu"), s.text("source"), s.number("count"), s.number("server_per_gpu"), s.number("operation_per_gpu")});
-  for (const Sheet& s : read_list(plan, "published", published_schema(), file, errors))
-    in.published.push_back({s.text("item"), s.text("source"), s.number("value")});
+  for (const Sheet& s : read_list(lists()[2], plan, file, errors)) in.published.push_back({s.text("item"), s.text("source"), s.number("value")});
 }
 
 void read_section(PlanInput& in, YamlNode section, const std::string& file, const std::vector<std::string>& overrides, Errors& errors) {
+  if (section.kind == YamlNode::Kind::kScalar || section.kind == YamlNode::Kind::kList) {
+    errors.push_back(detail::concat(file, ":", section.line, ": plan: expected keys below it, found ", to_string(section)));
+    section = {};
+  }
   read_lists(in, section, file, errors);
-  std::erase_if(section.entries, [](const auto& e) { return e.first == "context" || e.first == "fleet" || e.first == "published" || e.first == "cluster"; });
+  for (const char* key : {"context", "fleet", "published", "cluster"}) {  // not on the sheet
+    const YamlNode* first = find_entry(section, key);
+    for (const auto& [name, node] : section.entries)
+      if (name == key && &node != first)
+        errors.push_back(detail::concat(file, ":", node.line, ": plan.", key, ": duplicate key, first given at ", file, ":", first->line));
+    if (first != nullptr && std::string(key) == "cluster" && first->kind != YamlNode::Kind::kScalar)
+      errors.push_back(detail::concat(file, ":", first->line, ": plan.cluster = ", to_string(*first), ": expected a name or a file.yaml"));
+    std::erase_if(section.entries, [&](const auto& e) { return e.first == key; });
+  }
   Errors of_sheet;
-  in.plan = read_sheet(plan_schema(), section, file, overrides, of_sheet);
+  std::vector<std::string> of_keys;
+  for (const std::string& argument : overrides) {
+    const std::string key = argument.substr(0, argument.find('='));
+    if (key == "cluster")
+      errors.push_back("(command line): plan.cluster: on the command line the cluster is cluster=NAME");
+    else if (std::any_of(lists().begin(), lists().end(), [&](const List& list) { return key == list.key; }))
+      errors.push_back("(command line): plan." + key + ": a list, which stands in a recipe only");
+    else
+      of_keys.push_back(argument);
+  }
+  in.plan = read_sheet(plan_schema(), section, file, of_keys, of_sheet);
   add_errors(of_sheet, "plan.", errors);
 }
 
@@ -99,9 +115,10 @@ struct Arguments {
 Arguments sort_arguments(const std::vector<std::string>& arguments) {
   Arguments a;
   for (const std::string& argument : arguments) {
-    if (argument.compare(0, 8, "cluster=") == 0)
+    if (argument.compare(0, 8, "cluster=") == 0) {
+      if (!a.cluster.empty()) throw ConfigError(argument + " (command line): given twice, first as cluster=" + a.cluster);
       a.cluster = argument.substr(8);
-    else if (argument.compare(0, 8, "cluster.") == 0)
+    } else if (argument.compare(0, 8, "cluster.") == 0)
       a.cluster_overrides.push_back(argument.substr(8));
     else if (argument.compare(0, 5, "plan.") == 0)
       a.plan_overrides.push_back(argument.substr(5));
@@ -112,23 +129,11 @@ Arguments sort_arguments(const std::vector<std::string>& arguments) {
 }
 
 std::string find_recipe(const std::string& what, const PlanFolders& folders) {
-  const auto is_file = [](const std::string& path) {
-    std::error_code failed;
-    return std::filesystem::is_regular_file(path, failed);
-  };
-  if (what.size() > 5 && what.substr(what.size() - 5) == ".yaml") return what;
-  if (const std::string path = folders.recipes + "/" + what + ".yaml"; is_file(path)) return path;
-  if (model_preset(what)) return "";
-  std::vector<std::string> names = model_preset_names();
+  if (is_yaml_path(what)) return what;
   std::error_code failed;
-  for (const auto& e : std::filesystem::directory_iterator(folders.recipes, failed))
-    if (e.path().extension() == ".yaml") names.push_back(e.path().stem().string());
-  std::sort(names.begin(), names.end());
-  names.erase(std::unique(names.begin(), names.end()), names.end());
-  std::string list;
-  for (const std::string& n : names) list += (list.empty() ? "" : ", ") + n;
-  const std::string near = nearest_of(what, names);
-  throw ConfigError(what + ": no such recipe" + (near.empty() ? "" : "; did you mean " + near + "?") + "; there are " + list + ", or name a recipe.yaml");
+  if (const std::string path = folders.recipes + "/" + what + ".yaml"; std::filesystem::is_regular_file(path, failed)) return path;
+  if (model_preset(what)) return "";
+  throw ConfigError(no_such(what, "recipe", what, yaml_names(folders.recipes, model_preset_names())) + ", or name a recipe.yaml");
 }
 }  // namespace
 
@@ -137,7 +142,7 @@ const std::vector<SheetKey>& plan_schema() {
   static const std::vector<SheetKey> table = {
       // layout and arithmetic
       {"gpus", kCount, 0, 1e7, "0", "", "devices used; 0: all of the cluster"},
-      {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: parallel.schedule"},
+      {"schedule", kText, 0, 0, "", "", "pipeline schedule; empty: parallel.schedule", schedule_names()},
       {"chunks", kCount, 0, 64, "0", "", "stages a rank of the interleaved schedule; 0: parallel.vpp"},
       {"stages", kWords, 0, 0, "[]", "",
        "what each stage holds: e embedding, a number of layers, m the MTP modules, h head, as [e3, 4, 4m, h]; []: as the trainer splits them"},
@@ -273,20 +278,26 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
     if (in.run.data.seq_len == DataConfig{}.seq_len) in.run.data.seq_len = std::min<int64_t>(4096, in.run.model.max_position_embeddings);
   } else {
     in.run = load_run_config(path, a.run_overrides);
-    std::vector<YamlProblem> ignored;  // load_run_config has refused what is not YAML
-    const YamlNode root = read_yaml(read_text(path), ignored);
-    if (const YamlNode* plan = entry(root, "plan")) section = *plan;
+    const YamlNode root = read_tree(read_text(path), path);
+    if (const YamlNode* plan = find_entry(root, "plan")) section = *plan;
   }
   Errors errors;
-  const YamlNode* named = entry(section, "cluster");
+  const YamlNode* named = find_entry(section, "cluster");
   const std::string default_cluster = named == nullptr ? "" : named->text;
   read_section(in, section, file, a.plan_overrides, errors);
   if (!errors.empty()) throw_errors(file + ", section plan", errors);
   const std::string cluster = a.cluster.empty() ? default_cluster : a.cluster;
   if (cluster.empty()) throw ConfigError("no cluster: give cluster=NAME (h800-2048, h100-1024, h200-8, laptop) or cluster=FILE.yaml");
   in.cluster = load_cluster(cluster, folders.clusters, a.cluster_overrides);
-  in.calibration = load_calibration(in.cluster.calibration, folders.calibration);
-  if (const std::vector<std::string> problems = layout_problems(in); !problems.empty()) throw_errors(in.name + " on " + in.cluster.name, problems);
+  in.calibration = load_calibration(in.cluster.calibration, folders.calibration, in.cluster.sheet.at("gpu.calibration").place);
+  std::vector<std::string> problems = layout_problems(in);
+  if (const Value& sms = in.plan.at("comm_sms"); sms.number >= std::max(1.0, in.cluster.sms))
+    problems.push_back(sms.place + ": plan.comm_sms = " + show(sms.number, Unit::kCount) + ": the device has " + show(in.cluster.sms, Unit::kCount) +
+                       " (cluster.gpu.sms), and computes on the rest");
+  if (const Value& kv = in.plan.at("kv_heads"); kv.number > 0 && in.run.model.num_attention_heads % static_cast<int64_t>(kv.number) != 0)
+    problems.push_back(detail::concat(kv.place, ": plan.kv_heads = ", show(kv.number, Unit::kCount), ": does not divide ", in.run.model.num_attention_heads,
+                                      " attention heads"));
+  if (!problems.empty()) throw_errors(in.name + " on " + in.cluster.name, problems);
   return in;
 }
 
@@ -295,6 +306,10 @@ std::vector<std::string> layout_problems(const PlanInput& in) {
   const MeshSizes& m = in.run.parallel.mesh;
   const int64_t gpus = in.gpus(), group = static_cast<int64_t>(m.pp) * m.tp * m.cp;
   const auto text = [](const auto&... parts) { return detail::concat(parts...); };
+  if (group > in.cluster.gpus()) {
+    out.push_back(text("pp=", m.pp, " x tp=", m.tp, " x cp=", m.cp, " = ", group, " GPUs: the cluster has ", in.cluster.gpus()));
+    return out;
+  }
   if (gpus > in.cluster.gpus()) out.push_back(text("plan.gpus = ", gpus, ": the cluster has ", in.cluster.gpus()));
   if (gpus % group != 0) {
     out.push_back(
@@ -304,11 +319,13 @@ std::vector<std::string> layout_problems(const PlanInput& in) {
   const int64_t dp = in.dp(), ranks = dp * m.tp * m.cp;
   if (ranks % (static_cast<int64_t>(m.ep) * m.etp) != 0)
     out.push_back(text("ep=", m.ep, " x etp=", m.etp, " does not divide the ", ranks, " ranks of a pipeline stage (dp=", dp, " x tp x cp)"));
+  if (m.ep > 1 && m.ep > in.run.model.n_routed_experts) out.push_back(text("ep=", m.ep, ": more ranks than the ", in.run.model.n_routed_experts, " experts"));
   if (in.run.model.num_attention_heads % m.tp != 0) out.push_back(text("tp=", m.tp, " does not divide ", in.run.model.num_attention_heads, " attention heads"));
   const int64_t sequences = dp * in.run.train.micro_batch * static_cast<int64_t>(in.plan.number("flushes"));
+  const int64_t below = in.run.train.global_batch / sequences * sequences;
   if (in.run.train.global_batch % sequences != 0)
     out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch,
-                       " (x plan.flushes) = ", sequences));
+                       " (x plan.flushes) = ", sequences, "; give a multiple of it, as ", below > 0 ? text(below, " or ") : "", below + sequences));
   return out;
 }
 
@@ -319,9 +336,16 @@ double comm_sms_of(const PlanInput& base, const std::string& overlap) {
 }
 
 std::string plan_reference() {
+  const auto row = [](const std::string& prefix, const SheetKey& k) {
+    const std::string fallback = k.fallback == "!" ? "required" : k.fallback.empty() ? "-" : k.fallback;
+    return "| " + prefix + k.name + " | " + fallback + (k.source.empty() ? "" : " (" + k.source + ")") + " | " + k.doc + " |\n";
+  };
   std::string out = "| key | default | meaning |\n|---|---|---|\n";
-  for (const SheetKey& k : plan_schema())
-    out += "| plan." + k.name + " | " + (k.fallback.empty() ? "-" : k.fallback) + (k.source.empty() ? "" : " (" + k.source + ")") + " | " + k.doc + " |\n";
+  for (const SheetKey& k : plan_schema()) out += row("plan.", k);
+  for (const List& list : lists())
+    for (const SheetKey& k : list.schema) out += row(std::string("plan.") + list.key + "[].", k);
+  out += "\n| key of a cluster | default | meaning |\n|---|---|---|\n";
+  for (const SheetKey& k : cluster_schema()) out += row("", k);
   return out;
 }
 

@@ -12,8 +12,9 @@ namespace atoll::plan {
 
 struct ContextStage {  // a later stage of the run with longer sequences
   std::string name;
-  int64_t seq_len = 0, global_batch = 0, steps = 0, cp = 1, pp = 0, ep = 0;  // pp, ep 0: as in pre-training
-  std::string schedule;                                                      // empty: as in pre-training
+  int64_t seq_len = 0, global_batch = 0, steps = 0, cp = 1, pp = 0, ep = 0, tp = 0;  // pp, ep, tp 0: as in pre-training
+  std::string schedule;                                                              // empty: as in pre-training
+  std::string place;                                                                 // file:line
 };
 struct FleetPart {  // of the owner's machines, for the total cost of ownership
   std::string gpu, source;

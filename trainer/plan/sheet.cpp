@@ -6,10 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <numeric>
-#include <sstream>
 
 #include "kernels/base/error.h"
 
@@ -76,10 +73,12 @@ class Reader {
     const bool is_section = path.empty() || std::any_of(schema_.begin(), schema_.end(), [&](const SheetKey& k) { return begins(k.name, path + "."); });
     if (!is_section) {
       std::vector<std::string> names;
-      for (const SheetKey& k : schema_) names.push_back(k.name);
+      for (const SheetKey& k : schema_)
+        for (size_t end = k.name.size(); end != std::string::npos && end > 0; end = k.name.rfind('.', end - 1)) names.push_back(k.name.substr(0, end));
       const std::string near = nearest_of(path, names);
       return fail(place.empty() ? at(node) : place, path + ": no such key" + (near.empty() ? "" : "; did you mean " + near + "?"));
     }
+    if (place.empty()) sections_[path] = at(node);
     if (node.kind == YamlNode::Kind::kNull) return;
     if (node.kind != YamlNode::Kind::kMap)
       return fail(place.empty() ? at(node) : place, (path.empty() ? "" : path + ": ") + "expected keys below it, found " + to_string(node));
@@ -89,7 +88,7 @@ class Reader {
     for (const SheetKey& key : schema_) {
       if (sheet.all().count(key.name)) continue;
       if (key.fallback == "!") {
-        if (!has_failed(key.name)) errors_.push_back(file_ + ": " + key.name + " is missing: " + key.doc);
+        if (!has_failed(key.name)) fail(place_of_section(key.name), key.name + " is missing: " + key.doc);
         sheet.set(key.name, {});
         continue;
       }
@@ -110,7 +109,15 @@ class Reader {
     const auto it = std::find_if(schema_.begin(), schema_.end(), [&](const SheetKey& k) { return k.name == name; });
     return it == schema_.end() ? nullptr : &*it;
   }
-  std::string at(const YamlNode& node) const { return file_ + ":" + std::to_string(node.line); }
+  std::string at(const YamlNode& node) const { return file_ + ":" + std::to_string(std::max(1, node.line)); }
+  std::string place_of_section(std::string name) const {  // of the innermost section of a key that the file has
+    while (!name.empty()) {
+      const size_t dot = name.rfind('.');
+      name.erase(dot == std::string::npos ? 0 : dot);
+      if (const auto section = sections_.find(name); section != sections_.end()) return section->second;
+    }
+    return file_;
+  }
   void fail(const std::string& place, const std::string& what) { errors_.push_back(place + ": " + what); }
   bool has_failed(const std::string& name) const { return std::find(failed_.begin(), failed_.end(), name) != failed_.end(); }
 
@@ -123,7 +130,11 @@ class Reader {
     if (node.kind == YamlNode::Kind::kMap) {
       const YamlNode* value = nullptr;
       for (const auto& [name, child] : given.entries) {
-        if (name == "value")
+        if (name == "source" && child.kind != YamlNode::Kind::kScalar)
+          fail(at(child), key.name + ".source: expected text, found " + to_string(child));
+        else if ((name == "value" && value != nullptr) || (name == "source" && !source.empty()))
+          fail(at(child), key.name + "." + name + ": given twice");
+        else if (name == "value")
           value = &child;
         else if (name == "source")
           source = child.text;
@@ -134,7 +145,10 @@ class Reader {
       node = *value;
     }
     Value v;
-    if (const std::string error = parse(key, node, v); !error.empty()) {
+    std::string error = parse(key, node, v);
+    if (error.empty() && key.least < key.most && !(v.number >= key.least && v.number <= key.most))  // a default may lie outside: 0 that means any
+      error = "out of range: must be " + show(key.least, key.unit) + " to " + show(key.most, key.unit);
+    if (!error.empty()) {
       failed_.push_back(key.name);
       return fail(place, key.name + " = " + to_string(node) + ": " + error);
     }
@@ -147,7 +161,7 @@ class Reader {
   static std::string parse(const SheetKey& key, const YamlNode& node, Value& v) {
     v.unit = key.unit;
     const auto is_allowed = [&](const std::string& word) {
-      return key.words.empty() || std::find(key.words.begin(), key.words.end(), word) != key.words.end();
+      return key.words.empty() || (word.empty() && key.fallback.empty()) || std::find(key.words.begin(), key.words.end(), word) != key.words.end();
     };
     std::string choices;
     for (const std::string& w : key.words) choices += (choices.empty() ? "" : ", ") + w;
@@ -155,6 +169,7 @@ class Reader {
       if (node.kind != YamlNode::Kind::kList) return "expected " + expected(key.unit) + (choices.empty() ? "" : "; of " + choices);
       for (const YamlNode& item : node.items) {
         if (item.kind != YamlNode::Kind::kScalar || !is_allowed(item.text)) return "'" + item.text + "' is not one of " + choices;
+        if (!key.words.empty() && std::find(v.words.begin(), v.words.end(), item.text) != v.words.end()) return "'" + item.text + "' is given twice";
         v.words.push_back(item.text);
       }
       return "";
@@ -162,19 +177,18 @@ class Reader {
     if (node.kind != YamlNode::Kind::kScalar) return "expected " + expected(key.unit);
     if (key.unit == Unit::kText) {
       if (!is_allowed(node.text)) return "expected one of " + choices;
+      if (node.text.empty() && key.fallback == "!") return "expected " + expected(key.unit);
       v.text = node.text;
       return "";
     }
-    if (const std::string error = parse_number(node.text, key.unit, v.number); !error.empty()) return error;
-    if (key.least < key.most && !(v.number >= key.least && v.number <= key.most))
-      return "out of range: must be " + show(key.least, key.unit) + " to " + show(key.most, key.unit);
-    return "";
+    return parse_number(node.text, key.unit, v.number);
   }
 
   const std::vector<SheetKey>& schema_;
   std::string file_;
   Errors& errors_;
   std::vector<std::string> failed_;
+  std::map<std::string, std::string> sections_;  // path, place
 };
 }  // namespace
 
@@ -266,7 +280,9 @@ std::string show(double v, Unit unit) {
     case Unit::kDollarsPerHour: return fmt::format("${:.2f}/h", v);
     case Unit::kDollarsPerKwh: return fmt::format("${:.3f}/kWh", v);
     case Unit::kSwitch: return v != 0 ? "true" : "false";
-    case Unit::kCount: return std::abs(v) < 1e6 ? fmt::format("{:.0f}", v) : scaled({{"T", 1e12}, {"B", 1e9}, {"M", 1e6}}, "");
+    case Unit::kCount:
+      if (std::abs(v) < 100 && v != std::floor(v)) return fmt::format("{:.3g}", v);
+      return std::abs(v) < 1e6 ? fmt::format("{:.0f}", v) : scaled({{"T", 1e12}, {"B", 1e9}, {"M", 1e6}}, "");
     default: return fmt::format("{:.6g}", v);
   }
 }
@@ -284,17 +300,6 @@ std::string nearest_of(const std::string& name, const std::vector<std::string>& 
     }
   }
   return best;
-}
-
-std::string read_text(const std::string& path) {
-  std::error_code failed;
-  if (!std::filesystem::is_regular_file(path, failed)) throw ConfigError(path + ": no such file");
-  if (std::filesystem::file_size(path, failed) > (1u << 20)) throw ConfigError(path + ": larger than 1 MiB: not one of ours");
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw ConfigError(path + ": cannot be read");
-  return text.str();
 }
 
 }  // namespace atoll::plan

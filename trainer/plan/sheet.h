@@ -59,7 +59,23 @@ std::string parse_number(const std::string& text, Unit unit, double& out);
 std::string show(double value, Unit unit);
 // A name of `names` that was probably meant; empty: none is near.
 std::string nearest_of(const std::string& name, const std::vector<std::string>& names);
+
+// Data files (sheet_files.cpp).
 // The whole text of a file; ConfigError where it cannot be read.
 std::string read_text(const std::string& path);
+// The tree of a file's text; ConfigError with everything that is no YAML.
+YamlNode read_tree(const std::string& yaml, const std::string& file);
+// The first entry `key` of a map; null: it has none.
+const YamlNode* find_entry(const YamlNode& map, const std::string& key);
+// "file:3: key: ..." of a part, as "file:3: PREFIXkey: ...".
+void add_errors(const Errors& part, const std::string& prefix, Errors& errors);
+// map[key], a list with one small sheet an item; `path` is how errors name it. No such key: no sheets.
+std::vector<Sheet> read_sheets(const std::vector<SheetKey>& schema, const YamlNode& map, const std::string& key, const std::string& path,
+                               const std::string& file, Errors& errors);
+bool is_yaml_path(const std::string& what);  // a file.yaml, not the name of one of ours
+// The names of FOLDER/NAME.yaml, sorted, with `others`.
+std::vector<std::string> yaml_names(const std::string& folder, std::vector<std::string> others = {});
+// "TITLE: no such KIND; did you mean X?; there are A, B".
+std::string no_such(const std::string& title, const std::string& kind, const std::string& name, const std::vector<std::string>& names);
 
 }  // namespace atoll::plan

@@ -84,8 +84,16 @@ void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Led
   ledger->put("rank.shared_parameters", shared, Unit::kCount,
               "of the fullest rank: attention, dense and shared MLPs, norms, router, embedding and head, of all of its stages");
   ledger->put("rank.expert_parameters", experts, Unit::kCount, "of the fullest rank: routed experts of all of its stages / ep");
-  const std::vector<std::string> inputs = {"rank.shared_parameters",     "rank.expert_parameters", "cluster.links.inter.bandwidth",
-                                           "cluster.links.inter.usable", "plan.grads_overlap",     "plan.grads"};
+  const std::vector<std::string> inputs = {"rank.shared_parameters",
+                                           "rank.expert_parameters",
+                                           "cluster.links.inter.bandwidth",
+                                           "cluster.links.inter.usable",
+                                           "cluster.links.intra.bandwidth",
+                                           "cluster.links.intra.usable",
+                                           "plan.grads_overlap",
+                                           "plan.grads",
+                                           "plan.zero",
+                                           "plan.flushes"};
   ledger->put("optimizer.reduce", s.reduce, Unit::kSeconds,
               detail::concat("gradients to their owners, over ", g.dense_group, " ranks (experts: ", g.expert_group, "), exposed after the last backward"),
               inputs);
@@ -199,11 +207,13 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   all.insert(all.end(), b_parts.begin(), b_parts.end() - 1);
   ledger.put("chunk.pair", widest, Unit::kSeconds, "F and full B of the slowest stage, overlapped: two streams in the order of the trace", all);
   ledger.put("message", s.message, Unit::kSeconds, "one boundary activation or gradient: " + show(model.message_bytes(), Unit::kBytes),
-             {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "plan.p2p"});
+             {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "cluster.links.inter.latency", "plan.p2p"});
   const std::string of = detail::concat("schedule ", s.schedule->name, ", ", s.schedule->num_stages, " stages on ", s.schedule->num_ranks, " ranks, ",
                                         s.priced.num_microbatches(), " micro-batches: ");
   const std::vector<std::string> chunks = {"chunk.forward", "chunk.backward", "chunk.weight", "chunk.pair", "message"};
-  ledger.put("pipeline", s.pipeline, Unit::kSeconds, of + "simulated from the first action to the last", chunks);
+  std::vector<std::string> of_pipeline = chunks;
+  for (const char* key : {"plan.schedule", "plan.chunks", "plan.flushes", "parallel.pp", "train.micro_batch"}) of_pipeline.push_back(key);
+  ledger.put("pipeline", s.pipeline, Unit::kSeconds, of + "simulated from the first action to the last", of_pipeline);
   ledger.put("solo_forward", s.forward, Unit::kSeconds, of + "time in F alone, mean over ranks", chunks);
   ledger.put("solo_backward", s.backward, Unit::kSeconds, of + "time in B alone (and in full backwards), mean over ranks", chunks);
   ledger.put("solo_weight", s.weight, Unit::kSeconds, of + "time in W alone, mean over ranks", chunks);
@@ -215,8 +225,7 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
              "the device waits for the host, in chunks and pairs whose launches take longer than their kernels; mean over ranks",
              {"layer.host_forward", "layer.host_backward", "plan.host.waits"});
   ledger.put("step_time", s.step, Unit::kSeconds, "pipeline + optimizer", {"pipeline", "optimizer"});
-  ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount,
-             detail::concat("train.global_batch ", s.priced.global_batch, " x data.seq_len ", s.priced.seq_len));
+  ledger.put("tokens_per_step", s.tokens_per_step, Unit::kCount, "train.global_batch x data.seq_len", {"train.global_batch", "data.seq_len"});
   ledger.put("gpus", static_cast<double>(in.gpus()), Unit::kCount, "devices used", {"plan.gpus", "cluster.nodes", "cluster.gpus_per_node"});
   ledger.put("tokens_per_gpu_second", s.tokens_per_gpu_second, Unit::kNone, "tokens_per_step / step_time / gpus", {"tokens_per_step", "step_time", "gpus"});
 }
@@ -251,21 +260,21 @@ Schedule schedule_of(const Priced& p) {
 }
 
 Priced context_stage(const PlanInput& in, const ContextStage& stage) {
-  Priced p = pretraining(in);
-  p.seq_len = stage.seq_len;
-  p.global_batch = stage.global_batch;
-  p.micro_batch = 1;
-  p.flushes = 1;
-  p.cp = static_cast<int>(stage.cp);
-  if (stage.pp > 0) p.pp = static_cast<int>(stage.pp);
-  if (stage.ep > 0) p.ep = static_cast<int>(stage.ep);
-  if (!stage.schedule.empty()) p.schedule = stage.schedule;
-  const int64_t group = static_cast<int64_t>(p.pp) * p.tp * p.cp;
-  if (in.gpus() % group != 0 || in.gpus() / group < 1 || stage.global_batch % (in.gpus() / group) != 0)
-    throw ConfigError(detail::concat("plan.context ", stage.name, ": ", in.gpus(), " GPUs / (pp ", p.pp, " x tp ", p.tp, " x cp ", p.cp,
-                                     ") must be whole and divide its batch of ", stage.global_batch, " sequences"));
-  p.dp = in.gpus() / group;
-  return p;
+  PlanInput at = in;
+  MeshSizes& m = at.run.parallel.mesh;
+  m.cp = static_cast<int>(stage.cp);
+  if (stage.pp > 0) m.pp = static_cast<int>(stage.pp);
+  if (stage.ep > 0) m.ep = static_cast<int>(stage.ep);
+  if (stage.tp > 0) m.tp = static_cast<int>(stage.tp);
+  at.run.data.seq_len = stage.seq_len;
+  at.run.train.global_batch = stage.global_batch;
+  at.run.train.micro_batch = 1;
+  set_number(at, "flushes", 1);
+  if (!stage.schedule.empty()) set_text(at, "schedule", stage.schedule);
+  std::string text;
+  for (const std::string& problem : layout_problems(at)) text += (text.empty() ? "" : "; ") + problem;
+  if (!text.empty()) throw ConfigError(text);
+  return pretraining(at);
 }
 
 std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num_stages) {
@@ -280,6 +289,7 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
     }
     return specs;
   }
+  const std::string& place = in.plan.at("stages").place;
   int64_t at = 0, embeddings = 0, heads = 0, mtp = 0;
   for (const std::string& word : words) {
     StageSpec spec;
@@ -291,10 +301,10 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
         spec.has_head = ++heads > 0;
       else if (ch == 'm')
         mtp += spec.mtp = c.num_nextn_predict_layers;
-      else if (ch >= '0' && ch <= '9')
+      else if (ch >= '0' && ch <= '9' && n < 100000)
         n = 10 * n + ch - '0';
       else
-        throw ConfigError("plan.stages: '" + word + "': expected e, a number of layers, m, h, as e3 or 4m");
+        throw ConfigError(place + ": plan.stages: '" + word + "': expected e, a number of layers, m, h, as e3 or 4m");
     }
     spec.layers = {at, at + n};
     at += n;
@@ -302,8 +312,8 @@ std::vector<StageSpec> stage_specs(const PlanInput& in, const Priced& p, int num
   }
   if (static_cast<int>(specs.size()) != num_stages || at != c.num_hidden_layers || embeddings != 1 || heads != 1 || mtp != c.num_nextn_predict_layers ||
       !specs.front().has_embedding || !specs.back().has_head)
-    throw ConfigError(detail::concat("plan.stages: ", specs.size(), " stages with ", at, " layers; the schedule has ", num_stages, " stages, the model ",
-                                     c.num_hidden_layers,
+    throw ConfigError(detail::concat(place, ": plan.stages: ", specs.size(), " stages with ", at, " layers; the schedule has ", num_stages,
+                                     " stages, the model ", c.num_hidden_layers,
                                      " layers; the first stage has the one e, the last the one h, and there is one m if the model has MTP"));
   return specs;
 }

@@ -1,5 +1,7 @@
 // The dry run: a start of many ranks in one process, and the errors that a start would give.
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
 
 #include "kernels/base/error.h"
 #include "trainer/plan/dry_run.h"
@@ -10,7 +12,7 @@ using Catch::Matchers::Contains;
 
 namespace {
 RunConfig recipe(const std::string& name, std::vector<std::string> more = {}) {
-  more.push_back("run.dir=/nonexistent");
+  more.insert(more.begin(), "run.dir=" + (std::filesystem::temp_directory_path() / "atoll-dry-run-never-made").string());
   return load_run_config(std::string(ATOLL_SOURCE_DIR) + "/launch/recipes/" + name + ".yaml", more);
 }
 std::string error_text(const std::function<void()>& body) {
@@ -47,4 +49,15 @@ TEST_CASE("A dry run refuses what a start refuses", "[plan]") {
              Contains("micro-batches") && Contains("dualpipe"));  // 60 in a step, but 16 while the batch grows
   const DryRun tight = dry_run(recipe("debug", {"parallel.pp=2", "memory.activations=64KiB"}), 2);
   CHECK_THAT(dry_run_text(tight), Contains("memory.activations = 65.54 KB: the fullest rank needs"));
+}
+
+TEST_CASE("A dry run looks where a start would write and read", "[plan]") {
+  const std::filesystem::path here = std::filesystem::temp_directory_path() / "atoll-dry-run-a-file";
+  std::ofstream(here) << "not a folder";
+  const auto text = [](std::vector<std::string> more) { return dry_run_text(dry_run(recipe("debug", more), 2)); };
+  CHECK_THAT(text({"run.dir=" + here.string()}), Contains("cannot be created: " + here.string() + " is not a folder"));
+  CHECK_THAT(text({"run.dir=" + here.string() + "/below"}), Contains("cannot be created"));
+  CHECK_THAT(text({}), !Contains("cannot be created"));
+  CHECK_THAT(text({"train.resume=/nonexistent/step-00000001"}), Contains("/nonexistent/step-00000001"));
+  std::filesystem::remove(here);
 }
