@@ -212,7 +212,7 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
                                         s.priced.num_microbatches(), " micro-batches: ");
   const std::vector<std::string> chunks = {"chunk.forward", "chunk.backward", "chunk.weight", "chunk.pair", "message"};
   std::vector<std::string> of_pipeline = chunks;
-  for (const char* key : {"plan.schedule", "plan.chunks", "plan.flushes", "parallel.pp", "train.micro_batch"}) of_pipeline.push_back(key);
+  for (const char* key : {"plan.schedule", "plan.head", "plan.chunks", "plan.flushes", "parallel.pp", "train.micro_batch"}) of_pipeline.push_back(key);
   ledger.put("pipeline", s.pipeline, Unit::kSeconds, of + "simulated from the first action to the last", of_pipeline);
   ledger.put("solo_forward", s.forward, Unit::kSeconds, of + "time in F alone, mean over ranks", chunks);
   ledger.put("solo_backward", s.backward, Unit::kSeconds, of + "time in B alone (and in full backwards), mean over ranks", chunks);
