@@ -65,13 +65,14 @@ void add_plan_run(CLI::App& plan, Command& chosen) {
       };
       return;
     }
+    if (!item.empty() && (json || is_search)) throw ConfigError("--explain prints one number's inputs as text: leave out --json and --search");
     if (what.empty())
       throw ConfigError(
           "atoll plan: name a recipe or a preset (atoll plan deepseek-v3 cluster=h800-2048), or `atoll plan schedule`; `atoll plan --help` says more");
     chosen = [](MpiSession&, std::string& phase) {
       phase = "planning";
       const std::string folder = data_folder();
-      const plan::PlanInput input = plan::load_plan(what, arguments, {folder + "/recipes", folder + "/clusters", folder + "/calibration"});
+      const plan::PlanInput input = plan::load_plan(what, arguments, {folder + "/recipes", folder + "/clusters", folder + "/calibration"}, is_search);
       if (is_search) {
         const plan::Search search = plan::search_layouts(input, search_progress());
         std::fputs((json ? plan::search_json(search) : plan::search_text(search)).c_str(), stdout);

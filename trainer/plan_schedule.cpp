@@ -42,7 +42,7 @@ Request parse_request(const std::vector<std::string>& assignments) {
     } else if (const auto real = reals.find(key); real != reals.end()) {
       is_again = real->second->has_value();
       problem = parse_real(value, real->second->emplace());
-      if (problem.empty() && **real->second < 0) problem = "must not be negative";
+      if (problem.empty() && (**real->second < 0 || **real->second > 1e12)) problem = "must lie in 0..1e12";
     } else if (key == "activation") {
       is_again = r.activation.has_value();
       problem = parse_bytes(value, r.activation.emplace());
@@ -62,8 +62,8 @@ Schedule schedule_of(const std::string& name, const Request& r) {
     if (r.stages || r.microbatches || r.vpp) throw ConfigError(name + ": a file holds its own numbers; leave out stages, microbatches and vpp");
     return read_schedule_file(name);
   }
-  const auto vpp = static_cast<int>(r.vpp.value_or(1));
-  const int per_rank = schedule_frame(name, 2, 4, name == "interleaved" ? std::max(vpp, 2) : vpp).num_stages / 2;  // an unknown name ends here
+  const auto vpp = static_cast<int>(r.vpp.value_or(name == "interleaved" ? 2 : 1));  // the least that it takes
+  const int per_rank = schedule_frame(name, 2, 4, vpp).num_stages / 2;  // an unknown name ends here
   if (!r.stages || !r.microbatches) throw ConfigError(detail::concat("schedule ", name, " needs ", r.stages ? "" : "stages=N ", r.microbatches ? "" : "microbatches=N"));
   if (*r.stages % per_rank != 0) throw ConfigError(detail::concat("stages = ", *r.stages, ": schedule ", name, " holds ", per_rank, " stages a rank, so their number must be a multiple of ", per_rank));
   if (*r.stages > 4096 || *r.stages * *r.microbatches > 4'000'000) throw ConfigError("at most 4096 stages, and 4 million (stage, micro-batch) pairs");

@@ -179,7 +179,8 @@ bool ends_with(const std::string& text, const char* end) { return text.ends_with
 
 bool is_schedule_file(const std::string& name) { return ends_with(name, ".yaml") || ends_with(name, ".yml") || ends_with(name, ".csv"); }
 
-Schedule parse_schedule_file(const std::string& text, const std::string& path) {
+Schedule parse_schedule_file(const std::string& file, const std::string& path) {
+  const std::string mark = "\xEF\xBB\xBF", text = file.compare(0, mark.size(), mark) == 0 ? file.substr(mark.size()) : file;  // a byte order mark, as spreadsheets write it
   FileReader reader(path);
   if (ends_with(path, ".csv")) reader.read_csv(text);
   else reader.read_yaml(text);

@@ -223,8 +223,10 @@ void find_hinges(Search& out) {
 Search search_layouts(const PlanInput& input, const std::function<void(size_t, size_t)>& progress) {
   const auto begin = std::chrono::steady_clock::now();
   Search out{input, {input}};
-  if (!price(out.given))
-    throw ConfigError("the plan as given, which a search begins from, cannot be built: " + price_choice(input, "", [](PlanInput&) {}).problem);
+  if (!price(out.given)) {
+    const std::vector<std::string> problems = layout_problems(input);
+    out.why_not_given = problems.empty() ? price_choice(input, "", [](PlanInput&) {}).problem : problems.front();
+  }
   out.given.text = describe(out.given.in);
   PlanInput lean = input;  // what a candidate carries with it
   lean.context.clear();
@@ -234,7 +236,7 @@ Search search_layouts(const PlanInput& input, const std::function<void(size_t, s
   for (Rate& r : lean.calibration.rates) r.source.clear();
   Front front;
   std::vector<Candidate> all;
-  if (out.given.memory <= input.cluster.memory) {
+  if (out.why_not_given.empty() && out.given.memory <= input.cluster.memory) {
     front.add({out.given.step, out.given.memory, out.given.gpus});
     all.push_back(out.given);
     all.back().in = lean;
@@ -249,6 +251,8 @@ Search search_layouts(const PlanInput& input, const std::function<void(size_t, s
       if (progress) progress(done, meshes);
     });
   out.front = pareto(all, input.cluster.memory);
+  if (out.front.empty() && out.tried + out.too_large == 0)
+    throw ConfigError(fmt::format("none of {} layouts can be built; the one as given: {}", out.impossible, out.why_not_given));
   if (out.front.empty())
     throw ConfigError(
         fmt::format("none of {} layouts fits {} of memory ({} exceed it, {} cannot be built); give more devices, plan.cache=fp8, or a smaller model",
@@ -266,6 +270,7 @@ Search search_layouts(const PlanInput& input, const std::function<void(size_t, s
   Candidate faster = out.front.front();
   faster.in.cluster.inter.bandwidth += 1e9;
   out.step_with_more_bandwidth = price(faster) ? faster.step : out.front.front().step;
+  if (!out.why_not_given.empty()) out.given = out.front.front();
   find_hinges(out);
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return out;

@@ -16,7 +16,8 @@ struct Candidate {
 };
 struct Search {
   PlanInput in;
-  Candidate given;
+  Candidate given;              // the best one, where what was given cannot be built
+  std::string why_not_given;    // empty: it can
   std::vector<Candidate> front;                                  // Pareto: nothing else is faster in as little memory on as few devices; fastest first
   int64_t tried = 0, impossible = 0, too_large = 0, beaten = 0;  // simulated; cannot be built; cannot fit; cannot be better than one that was priced
   double seconds = 0;

@@ -109,7 +109,7 @@ class Chart {
     put("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\" fill=\"#b00\">memory of a GPU</text>\n", limit - 5, top_ + 14);
     if (num_hidden_ > 0)
       put("<text x=\"{:.1f}\" y=\"{:.1f}\" fill=\"#555\">not drawn: {} points of the front above {:.1f} s</text>\n", left_ + 14, top_ + 18, num_hidden_, slowest_);
-    mark(s_.given, "as given", "#b5651d", -11);
+    if (s_.why_not_given.empty()) mark(s_.given, "as given", "#b5651d", -11);
     mark(s_.front.front(), "best", "#111", 20);
     return out_;
   }
@@ -166,10 +166,11 @@ std::string search_text(const Search& s) {
   for (const Row& row : table.rows) out += table.line(row);
   if (table.rows.size() < s.front.size())
     out += fmt::format("... {} more points of the front, slower in less memory or on fewer GPUs (--json has all)\n", s.front.size() - table.rows.size());
-  out += "as given:\n" + table.line(table.given);
+  out += s.why_not_given.empty() ? "as given:\n" + table.line(table.given) : "as given: cannot be built: " + s.why_not_given + "\n";
   for (const char* line : kLegend) out += std::string(line) + "\n";
   const Candidate& best = s.front.front();
-  out += fmt::format("\nbest: {}\n  {:+.1f} % of the given plan's step; bound by {}\n", best.text, 100 * (best.step / s.given.step - 1), best.bound_by);
+  out += fmt::format("\nbest: {}\n  {}bound by {}\n", best.text,
+                     s.why_not_given.empty() ? fmt::format("{:+.1f} % of the given plan's step; ", 100 * (best.step / s.given.step - 1)) : "", best.bound_by);
   if (!best.in.run.parallel.stage_layers.empty()) out += "  layers of its stages: [" + layers_of(best) + "]\n";
   for (const std::string& h : s.hinges) out += "  hinges on " + h + "\n";
   return out + fmt::format("  one more GB of memory would buy {} a step, one more GB/s between nodes {}\n",
@@ -185,7 +186,10 @@ std::string search_json(const Search& s) {
     if (!c.in.run.parallel.stage_layers.empty()) o["stage_layers"] = c.in.run.parallel.stage_layers;
     return o;
   };
-  j["given"] = item(s.given);
+  if (s.why_not_given.empty())
+    j["given"] = item(s.given);
+  else
+    j["given"] = {{"problem", s.why_not_given}};
   for (const Candidate& c : s.front) j["front"].push_back(item(c));
   j["tried"] = s.tried;
   j["impossible"] = s.impossible;
@@ -218,7 +222,7 @@ std::string search_svg(const Search& s) {
   const auto cut = [](std::string line) { return line.substr(0, line.size() - 1); };  // no line end
   text(cut(table.heads()), "font-weight=\"bold\"");
   for (const Row& row : table.rows) text(cut(table.line(row)), "");
-  text(cut(table.line(table.given)) + "  as given", "fill=\"#b5651d\"");
+  text(s.why_not_given.empty() ? cut(table.line(table.given)) + "  as given" : "as given: cannot be built: " + s.why_not_given, "fill=\"#b5651d\"");
   for (const char* line : kLegend) text(line, "font-size=\"11\" fill=\"#555\"");
   text("best: " + s.front.front().text, "font-size=\"11\"");
   text("bound by " + s.front.front().bound_by, "font-size=\"11\"");

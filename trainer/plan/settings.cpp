@@ -266,7 +266,7 @@ int PlanInput::chunks() const {
 }
 std::string PlanInput::schedule() const { return plan.text("schedule").empty() ? run.parallel.schedule : plan.text("schedule"); }
 
-PlanInput load_plan(const std::string& what, const std::vector<std::string>& arguments, const PlanFolders& folders) {
+PlanInput load_plan(const std::string& what, const std::vector<std::string>& arguments, const PlanFolders& folders, bool for_search) {
   const Arguments a = sort_arguments(arguments);
   const std::string path = find_recipe(what, folders);
   PlanInput in;
@@ -290,7 +290,7 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
   if (cluster.empty()) throw ConfigError("no cluster: give cluster=NAME (h800-2048, h100-1024, h200-8, laptop) or cluster=FILE.yaml");
   in.cluster = load_cluster(cluster, folders.clusters, a.cluster_overrides);
   in.calibration = load_calibration(in.cluster.calibration, folders.calibration, in.cluster.sheet.at("gpu.calibration").place);
-  std::vector<std::string> problems = layout_problems(in);
+  std::vector<std::string> problems = for_search ? std::vector<std::string>{} : layout_problems(in);
   if (const Value& sms = in.plan.at("comm_sms"); sms.number >= std::max(1.0, in.cluster.sms))
     problems.push_back(sms.place + ": plan.comm_sms = " + show(sms.number, Unit::kCount) + ": the device has " + show(in.cluster.sms, Unit::kCount) +
                        " (cluster.gpu.sms), and computes on the rest");

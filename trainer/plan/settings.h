@@ -53,7 +53,8 @@ struct PlanFolders {
 };
 const std::vector<SheetKey>& plan_schema();
 // what: FOLDER/NAME.yaml by name, a file.yaml, or a model preset. arguments: cluster=NAME, cluster.KEY=..., plan.KEY=..., and keys of the run configuration.
-PlanInput load_plan(const std::string& what, const std::vector<std::string>& arguments, const PlanFolders& folders);
+// for_search: a layout that cannot be built is no error.
+PlanInput load_plan(const std::string& what, const std::vector<std::string>& arguments, const PlanFolders& folders, bool for_search = false);
 // What is wrong with a recipe's plan section, for those who do not plan: `atoll train` refuses it too.
 Errors plan_section_errors(const YamlNode& section, const std::string& file);
 // What cannot be laid out on the cluster, all at once, with the numbers; empty: it can. Throws nothing.

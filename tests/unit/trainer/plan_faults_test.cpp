@@ -148,11 +148,22 @@ TEST_CASE("A price, a stall or an overlap at the edge of what is allowed gives n
   CHECK_THAT(plan_error({"cluster=h100-1024"}, "deepseek-v2"), Contains("train.global_batch = 8") && Contains("as 1024"));
 }
 
-TEST_CASE("A search that cannot begin, or finds nothing, says why", "[plan]") {
+TEST_CASE("A search goes on where the given layout cannot be built, and says why it cannot", "[plan]") {
+  const PlanInput in = load_plan("deepseek-v2-lite", {"cluster=h200-8", "train.global_batch=64", "parallel.ep=3"}, kFolders, true);
+  CHECK_THROWS_AS(load_plan("deepseek-v2-lite", {"cluster=h200-8", "train.global_batch=64", "parallel.ep=3"}, kFolders), ConfigError);
+  const Search s = search_layouts(in);
+  REQUIRE(!s.front.empty());
+  CHECK_THAT(s.why_not_given, Contains("ep=3") || Contains("parallel.ep"));
+  CHECK_THAT(search_text(s), Contains("as given: cannot be built: " + s.why_not_given) && !Contains("of the given plan's step"));
+  CHECK_THAT(search_json(s), Contains("\"problem\""));
+  CHECK_THAT(search_svg(s), Contains("as given: cannot be built"));
+}
+
+TEST_CASE("A search that finds nothing says why", "[plan]") {
   const auto search_error = [](std::vector<std::string> arguments) {
-    return error_text([&] { search_layouts(load_plan("deepseek-v3", arguments, kFolders)); });
+    return error_text([&] { search_layouts(load_plan("deepseek-v3", arguments, kFolders, true)); });
   };
-  CHECK_THAT(search_error({"cluster=h800-2048", "cluster.nodes=12800", "train.global_batch=102400"}), Contains("at least 2 micro-batches a rank"));
+  CHECK_THAT(search_error({"cluster=h800-2048", "cluster.nodes=125"}), Contains("can be built; the one as given: 1000 GPUs"));
   const std::string none = search_error({"cluster=h200-8", "parallel.pp=8", "parallel.ep=1", "parallel.schedule=1f1b"});
   CHECK_THAT(none, Contains("fits 141 GB") && Contains("exceed it") && !Contains("none of 0 "));
 }

@@ -47,6 +47,8 @@ TEST_CASE("Costs default to a backward of two forwards, half of it weight gradie
   CHECK(plan_schedule("1f1b", {"stages=4", "microbatches=8"}).simulation.step_time == 8 * 3 + 3 * 3);
   CHECK(plan_schedule("1f1b", {"stages=4", "microbatches=8", "f=2"}).simulation.step_time == 2 * (8 * 3 + 3 * 3));
   CHECK(plan_schedule("interleaved", {"stages=8", "vpp=2", "microbatches=8"}).schedule.num_ranks == 4);
+  CHECK(plan_schedule("interleaved", {"stages=8", "microbatches=8"}).schedule.num_ranks == 4);
+  CHECK(plan_schedule("zb1p", {"stages=4", "microbatches=8"}).schedule.name == "zb-h1");
   CHECK(plan_schedule("dualpipev", {"stages=8", "microbatches=8"}).schedule.num_ranks == 4);
   CHECK(plan_schedule("gpipe", {"stages=2", "microbatches=1", "comm=0.5"}).simulation.step_time == 2 * 3 + 2 * 0.5);
   CHECK(plan_schedule("gpipe", {"stages=2", "microbatches=3", "activation=1GiB"}).simulation.peak_activation[0] == 3.0 * (1 << 30));
@@ -57,14 +59,15 @@ TEST_CASE("Requests that make no sense are refused with every reason", "[plan]")
   refuses("1f1b", {"stages=4"}, "needs microbatches=N");
   refuses("1f1b", {"stages=4", "microbatches=8", "stage=3", "f=fast", "w=-1"}, "stage=3: no such key");
   refuses("1f1b", {"stages=4", "microbatches=8", "stage=3", "f=fast", "w=-1"}, "f=fast: ");
-  refuses("1f1b", {"stages=4", "microbatches=8", "stage=3", "f=fast", "w=-1"}, "w=-1: must not be negative");
+  refuses("1f1b", {"stages=4", "microbatches=8", "stage=3", "f=fast", "w=-1"}, "w=-1: must lie in 0..1e12");
   refuses("1f1b", {"stages=4", "stages=5", "microbatches=8"}, "stages=5: given twice");
   refuses("1f1b", {"stages=0", "microbatches=8"}, "stages=0: must lie in 1..65536");
   refuses("1f1b", {"stages=4", "microbatches=8", "b=1", "w=2"}, "w = 2 is larger than b = 1");
   refuses("1f1b", {"stages=4", "microbatches=8", "fast"}, "fast: an assignment is key=value");
   refuses("dualpipe", {"stages=5", "microbatches=20"}, "dualpipe needs an even number of ranks");
   refuses("dualpipev", {"stages=5", "microbatches=20"}, "so their number must be a multiple of 2");
-  refuses("interleaved", {"stages=8", "microbatches=8"}, "interleaved needs at least 2 stages a rank");
+  refuses("interleaved", {"stages=8", "microbatches=8", "vpp=1"}, "interleaved needs at least 2 stages a rank");
+  refuses("1f1b", {"stages=4", "microbatches=8", "f=1e308"}, "f=1e308: must lie in 0..1e12");
   refuses("1f1b", {"stages=8", "microbatches=8", "vpp=2"}, "vpp must be 1");
   refuses("no-such-file.yaml", {}, "no-such-file.yaml: cannot be read");
 }
@@ -106,6 +109,7 @@ TEST_CASE("Mistakes in a schedule's file are named with their line", "[plan]") {
   refuses_file("rank,action\n0,F s0 m0\nx,F s0 m1\n0,F s0\n", "a.csv", "a.csv:3: a row is `rank,action`");
   refuses_file("rank,action\n0,F s0 m0\nx,F s0 m1\n0,F s0\n", "a.csv", "a.csv:4: `F s0` is no action");
   refuses_file("", "a.csv", "no rows");
+  CHECK(parse_schedule_file("\xEF\xBB\xBFrank,action\n0,F s0 m0\n0,BW s0 m0\n", "a.csv").num_ranks == 1);  // as spreadsheets write it
 }
 
 TEST_CASE("The picture numbers every cell of 16 stages and 120 micro-batches", "[plan]") {
