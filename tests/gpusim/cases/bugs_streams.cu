@@ -29,12 +29,18 @@ __global__ void await_then_read(volatile int* flag, const int* data, int* out) {
   __threadfence();
   out[threadIdx.x] = data[threadIdx.x];
 }
-__global__ void count_up(int* x, bool atomic) {
-  for (int k = 0; k < 200; k++)
+// Two of these keep pace with each other, so that neither can be over before the other begins.
+__global__ void count_up(int* x, volatile int* pace, int me, bool atomic) {
+  for (int k = 0; k < 20000; k++) {
+    if (k % 200 == 0) {
+      pace[me] = k;
+      while (pace[1 - me] < k) __nanosleep(20);
+    }
     if (atomic)
       atomicAdd(x, 1);
     else
       *(volatile int*)x = *(volatile int*)x + 1;
+  }
 }
 __global__ void first_waiter(volatile int* flags) {
   await(flags + 1, 1);
@@ -94,11 +100,11 @@ static const Bug kBugs[] = {
     {"kernels_lose_updates", "FAILED no update is lost",
      [](bool fixed) {
        Streams s;
-       int* x = to_device(std::vector<int>(1));
-       count_up<<<1, 1, 0, s.a>>>(x, fixed);
-       count_up<<<1, 1, 0, s.b>>>(x, fixed);
+       int *x = to_device(std::vector<int>(1)), *pace = to_device(std::vector<int>(2));
+       count_up<<<1, 1, 0, s.a>>>(x, pace, 0, fixed);
+       count_up<<<1, 1, 0, s.b>>>(x, pace, 1, fixed);
        SYNC("kernels");
-       check(to_host(x, 1)[0] == 400, "no update is lost");
+       check(to_host(x, 1)[0] == 40000, "no update is lost");
      }},
     {"no_event_between_kernels_in_flight", "RACE \\(global memory.*|read of global memory that nobody has written",
      [](bool fixed) {
