@@ -199,23 +199,7 @@ int launch(KernelEntry& k, const LaunchDim& d, void** args, int stream) {
   L.name = demangle(k.name);
   L.params.resize(std::max<u32>(k.fn->param_bytes, 1));
   for (size_t q = 0; q < af.params.size(); q++) memcpy(&L.params[k.fn->param_off[q]], args[q], af.params[q].size);
-  streams().enqueue(stream, launch, [](Launch& l) {
-    memcpy((u8*)l.fn->param_addr, l.params.data(), l.fn->param_bytes);
-    if (l.cooperative) {
-      static const u64 workspace = mem_alloc(64, "cooperative grid workspace");
-      memset((void*)workspace, 0, 64);
-      *(u32*)workspace = 8;
-      l.grid_ws = workspace;
-    }
-    if (options().verbose)
-      fprintf(stderr, "[gpusim] launch %s grid (%u,%u,%u) block (%u,%u,%u) smem %u\n", l.name.c_str(), l.grid[0], l.grid[1], l.grid[2], l.block[0], l.block[1],
-              l.block[2], l.dyn_smem);
-    fflush(stdout);
-    std::string report;
-    const int e = run_launch(l, report);
-    if (e) fprintf(stderr, "[gpusim] ERROR %s\n", report.c_str());
-    return e;
-  });
+  streams().enqueue(stream, launch, nullptr);
   return 0;
 }
 }  // namespace atoll::gpusim

@@ -128,6 +128,7 @@ struct Func {
   u32 param_bytes = 0;
   std::vector<u8> param_buf;
   u64 param_addr = 0;
+  u32 params_of = 0;  // the launch whose parameters are in the buffer now
   int index = 0;
   // What an instruction makes of registers that nothing has written (registers.cpp): reports them; its result is unwritten, too (a copy, computed, logic,
   // a selection); its handler says what of its result is written; stores them; wgmma.
@@ -315,7 +316,8 @@ struct Cluster {
 
 struct FlagClock {
   Clock wide;                           // released at device scope
-  std::unordered_map<u32, Clock> near;  // by cluster: released at block scope
+  std::unordered_map<u64, Clock> near;  // by launch and cluster: released at block scope
+  u32 op = 0;                           // the launch that used it last
 };
 
 struct Launch {
@@ -334,7 +336,6 @@ struct Launch {
   std::vector<u32> before;  // by stream: operations that this one comes after
   std::set<std::pair<int, int>> reported;
   int num_races = 0;
-  std::unordered_map<u64, FlagClock> flags;  // by global address
 };
 
 // ---- decode.cpp -------------------------------------------------------------
@@ -396,7 +397,6 @@ enum SpecialId {
 };
 
 // ---- sched.cpp ----------------------------------------------------------------
-int run_launch(Launch& L, std::string& report);  // 0 or an Err
 void init_frame(Warp& w, Frame& f);
 std::string where(Warp& w, const Inst* in);
 std::string source_of(const Func* f, const Inst* in);

@@ -13,6 +13,7 @@ struct Heap {
   std::recursive_mutex mu;
   std::map<u64, Alloc> live, freed;  // by base
   u64 next = 0, bytes = 0;
+  std::atomic<u64> generation{0};
 };
 Heap& heap() {
   static Heap* h = new Heap;  // outlives static destructors of the program
@@ -62,6 +63,7 @@ bool mem_free(u64 p) {
   Alloc a = it->second;
   h.live.erase(it);
   h.bytes -= a.size;
+  h.generation++;
   a.shadow = nullptr;
   // Pages are given back, but the address range stays reserved: a use after free is caught.
   const u64 lo = (a.base + 4095) & ~4095ull, hi = (a.base + a.size) & ~4095ull;
@@ -80,6 +82,7 @@ bool mem_find(u64 a, Alloc& out) {
   return true;
 }
 u64 mem_in_use() { return heap().bytes; }
+u64 mem_generation() { return heap().generation; }
 
 int mem_report_leaks() {
   int n = 0;

@@ -28,6 +28,7 @@ std::string mem_name(u64 a);             // "allocation #3 (cudaMalloc, 1024 byt
 void mem_register(u64 base, u64 size, const std::string& what);
 bool mem_unregister(u64 base);
 u64 mem_in_use();
+u64 mem_generation();  // changes whenever an allocation is freed
 int mem_report_leaks();  // prints what the program allocated and never freed; returns how many
 Shadow* mem_shadow(Warp& w, u64 a, u32 n);
 Shadow* mem_shadow_of(u64 a);

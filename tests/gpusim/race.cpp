@@ -15,6 +15,11 @@ void Clock::join(const Clock& o) {
     mine = std::max(mine, clock);
   }
   for (auto& [key, clock] : o.lanes) raise_lane(key / 32, key % 32, clock);
+  join_ops(o.ops);
+}
+void Clock::join_ops(const std::vector<u32>& o) {
+  if (ops.size() < o.size()) ops.resize(o.size());
+  for (size_t k = 0; k < o.size(); k++) ops[k] = std::max(ops[k], o[k]);
 }
 void Clock::raise_lane(u32 agent, u32 lane, u32 clock) {
   const std::pair<u32, u32> entry{agent * 32 + lane, 0};

@@ -16,12 +16,14 @@ struct Launch;
 struct Clock {
   std::vector<uint32_t> seen;                  // by agent of this cluster: its clock as far as this one has seen it
   std::vector<uint32_t> proxy;                 // the part that a proxy fence made visible to the async proxy
-  std::unordered_map<uint64_t, uint32_t> far;  // agents of other clusters, by uid
+  std::unordered_map<uint64_t, uint32_t> far;  // agents of other clusters, by launch and uid
+  std::vector<uint32_t> ops;                   // by stream: operations seen through the flags of other launches and copies
   // Single lanes of warps (agent * 32 + lane, sorted): what a lane that arrived alone has released, beyond what `seen` says of its whole warp.
   std::vector<std::pair<uint32_t, uint32_t>> lanes;
   uint32_t of_lane(uint32_t agent, uint32_t lane) const;
   void raise_lane(uint32_t agent, uint32_t lane, uint32_t clock);
   void join(const Clock& o);
+  void join_ops(const std::vector<uint32_t>& o);
   uint32_t of(uint32_t agent) const { return agent < seen.size() ? seen[agent] : 0; }
   uint32_t proxy_of(uint32_t agent) const { return agent < proxy.size() ? proxy[agent] : 0; }
   void raise(uint32_t agent, uint32_t clock);
@@ -56,6 +58,8 @@ void race_release(Warp& w, Clock& to, uint32_t mask = ~0u);  // mask: the lanes 
 void race_acquire(Warp& w, const Clock& from);
 Clock& race_sync_var(Cluster& c, uint32_t addr);
 void race_strong_global(Warp& w, uint64_t addr, bool write, bool acquire, bool release);
+void race_forget_flags();            // the host has waited for everything
+void race_keep_acquired(Warp& w);    // a warp ends: what follows its launch has seen what it has
 void race_fence(Warp& w, bool wider_than_cta);
 void race_proxy_fence(Warp& w);
 void race_lanes_acquire(Warp& w, uint32_t mask, const Clock& from);

@@ -5,29 +5,69 @@
 
 namespace atoll::gpusim {
 namespace {
-constexpr u32 kAgentBits = 10;
+constexpr u32 kAgentBits = 10, kHostAgent = ~0u;  // host: copies and fills
+struct Flags {                                     // of all launches and copies since the host last waited for everything
+  std::unordered_map<u64, FlagClock> at;           // by global address
+  std::unordered_map<u32, Clock> acquired;         // by launch: what its warps had seen of others when they ended
+};
+Flags& flags() {
+  static auto* f = new Flags;
+  return *f;
+}
+u64 far_key(u32 op, u64 uid) { return (u64)op << 32 | uid; }
+bool covers(const Clock& c, const Epoch& e) {
+  if (op_seen(c.ops, e.op)) return true;
+  auto it = c.far.find(far_key(e.op, e.agent));
+  return it != c.far.end() && it->second >= e.clock;
+}
+// Does another operation's access come before one of `l`: by streams and events, by flags, or by the flags of a launch that came before?
+bool op_ordered(const Launch& l, const Clock* c, const Epoch& e) {
+  if (op_seen(l.before, e.op) || (c && covers(*c, e))) return true;
+  for (auto& [op, clock] : flags().acquired)
+    if ((op_seen(l.before, op) || (c && op_seen(c->ops, op))) && covers(clock, e)) return true;
+  return false;
+}
 u64 uid_of(const Cluster& c, u32 agent) { return (u64)c.id << kAgentBits | agent; }
 
-// What this cluster knows, in terms that another cluster understands.
+// What this cluster knows, in terms that another cluster or launch understands.
 void export_clock(const Cluster& c, const Clock& from, Clock& to) {
+  if (from.seen.empty()) return;
   for (u32 k = 0; k < from.seen.size(); k++)
     if (from.seen[k]) {
-      u32& v = to.far[uid_of(c, k)];
+      u32& v = to.far[far_key(c.L->op, uid_of(c, k))];
       v = std::max(v, from.seen[k]);
     }
-  for (auto& [uid, clock] : from.far) {
-    u32& v = to.far[uid];
+  for (auto& [key, clock] : from.far) {
+    u32& v = to.far[key];
     v = std::max(v, clock);
   }
+  to.join_ops(from.ops);
+  to.join_ops(c.L->before);
 }
 void import_clock(Warp& w, const Clock& from) {
-  for (auto& [uid, clock] : from.far)
-    if (uid >> kAgentBits == w.cluster->id)
-      w.clock.raise(uid & ((1u << kAgentBits) - 1), clock);
+  for (auto& [key, clock] : from.far)
+    if (key >> kAgentBits == far_key(w.L->op, uid_of(*w.cluster, 0)) >> kAgentBits)
+      w.clock.raise(key & ((1u << kAgentBits) - 1), clock);
     else {
-      u32& v = w.clock.far[uid];
+      u32& v = w.clock.far[key];
       v = std::max(v, clock);
     }
+  w.clock.join_ops(from.ops);
+}
+// Another launch than before uses a flag: of launches that come before this one by streams or events, and so have ended, the whole is kept instead of
+// single warps (whoever acquires the flag later is taken to have seen them to their end), so that flags do not grow with the number of launches.
+void enter_flag(FlagClock& f, const Launch& l) {
+  f.op = l.op;
+  for (auto it = f.wide.far.begin(); it != f.wide.far.end();) {
+    const u32 op = (u32)(it->first >> 32);
+    if (!op_seen(l.before, op)) {
+      ++it;
+      continue;
+    }
+    if (!op_seen(f.wide.ops, op)) f.wide.join_ops(op_order(op));
+    it = f.wide.far.erase(it);
+  }
+  for (auto it = f.near.begin(); it != f.near.end();) it = op_seen(l.before, (u32)(it->first >> 32)) ? f.near.erase(it) : std::next(it);
 }
 std::string far_name(const Launch& l, u32 uid) {
   const u32 cluster = uid >> kAgentBits, agent = uid & ((1u << kAgentBits) - 1);
@@ -58,9 +98,9 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
   const u32 local = a.agent == ~0u ? w.agent : a.agent, clock = a.agent == ~0u ? w.clock.of(w.agent) : a.clock;
   const u32 me = (u32)uid_of(*w.cluster, local);
   auto ordered = [&](const Epoch& e, bool& lanes) {
-    if (e.op != l.op) return op_seen(l.before, e.op);
+    if (e.op != l.op) return op_ordered(l, &clocks, e);
     if (e.agent >> kAgentBits != w.cluster->id) {
-      auto it = clocks.far.find(e.agent);
+      auto it = clocks.far.find(far_key(e.op, e.agent));
       return it != clocks.far.end() && it->second >= e.clock;
     }
     const u32 agent = e.agent & ((1u << kAgentBits) - 1);
@@ -72,7 +112,9 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
   };
   for_each_word(addr - sh->base, n, [&](u64 word, u32 mask) {
     Cell& c = sh->cells[word];
-    if (c.write.op && (c.write.mask & mask) && !(a.strong && c.write.strong)) {
+    // A copy's words may be polled (strong reads), but an atomic beside a copy is a race.
+    const bool both_strong = a.strong && c.write.strong && !(a.write && c.write.agent == kHostAgent);
+    if (c.write.op && (c.write.mask & mask) && !both_strong) {
       bool lanes = false;
       if (!ordered(c.write, lanes) && !(a.write && a.same_value && lanes && (int)c.write.line == a.line)) report_global(w, addr, a, c.write, true, lanes);
     }
@@ -99,19 +141,19 @@ void race_host(Launch& op, u64 addr, u64 n, bool write) {
   if (!sh || !sh->race) return;
   n = std::min(n, sh->base + sh->size - addr);
   Access a;
-  a.write = write;
+  a.write = a.strong = write;
   bool said = false;
   for_each_word(addr - sh->base, n, [&](u64 word, u32 mask) {
     Cell& c = sh->cells[word];
     auto check = [&](const Epoch& e) {
-      if (said || !e.op || e.op == op.op || !(e.mask & mask) || op_seen(op.before, e.op)) return;
+      if (said || !e.op || e.op == op.op || !(e.mask & mask) || op_ordered(op, nullptr, e)) return;
       said = true;
       ++op.num_races;
       fprintf(stderr, "[gpusim] RACE (global memory): %s %s address %s, %s, which %s used, and no stream order, event or synchronisation is between them\n",
               op.name.c_str(), write ? "writes" : "reads", hex(sh->base + word * 4).c_str(), mem_name(addr).c_str(), op_name(e.op).c_str());
     };
     check(c.write);
-    const Epoch now = epoch_of(op.op, 0, 1, mask, a);
+    const Epoch now = epoch_of(op.op, kHostAgent, 1, mask, a);
     if (!write) {
       if (!absorbs(c.read[0], now, ~0u)) {
         c.read[1] = c.read[0];
@@ -119,25 +161,42 @@ void race_host(Launch& op, u64 addr, u64 n, bool write) {
       }
       return;
     }
-    for (const Epoch& e : c.read) check(e);
+    for (const Epoch& e : c.read)
+      if (!e.strong) check(e);  // a kernel may poll for it
     if (mask == 15) c.read[0] = c.read[1] = Epoch();
     merge_write(c, now);
   });
 }
 
 // ---- flags and fences between blocks ------------------------------------------------------------
+void race_forget_flags() {
+  flags().at.clear();
+  flags().acquired.clear();
+}
+void race_keep_acquired(Warp& w) {
+  Clock others;
+  for (auto& [key, clock] : w.clock.far)
+    if (key >> 32 != w.L->op) others.far[key] = clock;
+  others.join_ops(w.clock.ops);
+  if (!others.far.empty() || !others.ops.empty()) flags().acquired[w.L->op].join(others);
+}
 void race_strong_global(Warp& w, u64 addr, bool write, bool acquire, bool release) {
-  FlagClock& f = w.L->flags[addr];
-  Clock& near = f.near[w.cluster->id];
+  FlagClock& f = flags().at[addr];
+  if (f.op != w.L->op) enter_flag(f, *w.L);
+  if (Shadow* sh = mem_shadow(w, addr, 4); sh && sh->race) {  // what a copy wrote releases what came before the copy
+    const Epoch& e = sh->cells[(addr - sh->base) >> 2].write;
+    if (e.op && e.agent == kHostAgent && !op_seen(f.wide.ops, e.op)) f.wide.join_ops(op_order(e.op));
+  }
+  Clock& near = f.near[far_key(w.L->op, w.cluster->id)];
   if (acquire) {
     import_clock(w, f.wide);
     w.clock.join(near);
   } else {
-    w.pending.far.insert(f.wide.far.begin(), f.wide.far.end());
     for (auto& [uid, clock] : f.wide.far) {
       u32& v = w.pending.far[uid];
       v = std::max(v, clock);
     }
+    w.pending.join_ops(f.wide.ops);
     w.pending_near.join(near);
   }
   if (!write) return;

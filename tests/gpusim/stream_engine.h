@@ -1,11 +1,12 @@
-// Streams as queues of launches, copies, fills and event records, run when the program waits for something: in issue order, or in a random
-// order that respects nothing but the streams, the events and the default stream's rules (GPUSIM_ASYNC_STREAMS). One instance, behind the C API.
+// Streams as queues of launches, copies, fills and event records, run as they are issued; or (GPUSIM_ASYNC_STREAMS) when the program waits for something,
+// in a random order that respects nothing but the streams, the events and the default stream's rules: several launches are in flight, and whatever is
+// ready of other streams happens between their steps. One instance, behind the C API.
 #pragma once
 #include <deque>
 #include <functional>
 #include <memory>
 
-#include "tests/gpusim/machine.h"
+#include "tests/gpusim/execution.h"
 
 namespace atoll::gpusim {
 
@@ -20,7 +21,7 @@ class StreamEngine {
 
   StreamEngine();
   int create(bool blocking);
-  // run gets the launch, returns 0 or an Err; it sees launch.op and launch.before.
+  // run gets the launch, returns 0 or an Err; it sees launch.op and launch.before. Null: a kernel.
   void enqueue(int stream, std::shared_ptr<Launch> launch, std::function<int(Launch&)> run);
   Mark tail(int stream);
   void wait(int stream, const Mark& m);  // later work of the stream comes after m
@@ -37,21 +38,35 @@ class StreamEngine {
     std::vector<std::pair<int, u32>> waits;
   };
   struct Queue {
-    bool blocking = true;
+    bool blocking = true, busy = false;  // busy: its oldest operation is in flight
     std::deque<Op> ops;
     u32 issued = 0, done = 0;
     std::vector<u32> before;                 // of the newest operation, itself included
     std::vector<std::pair<int, u32>> waits;  // of the next operation
   };
-  bool run_one();
+  struct Flight {  // a kernel that has begun
+    int stream;
+    std::shared_ptr<Launch> launch;
+    std::unique_ptr<Execution> run;
+  };
+  std::vector<int> ready() const;  // streams whose next operation may begin
+  bool advance(u64 steps);         // begins an operation, or gives a launch in flight some steps; false when there is nothing to do
+  void begin(int stream);
+  void advance_flight(size_t k, u64 steps);
+  void complete(int stream, Launch& l, int error);
+  void synced();
   std::recursive_mutex mu_;
   std::deque<Queue> queues_;
   std::vector<u32> host_;  // what the host has waited for
+  std::vector<Flight> flights_;
+  u64 world_ = 0;    // see Execution
+  size_t turn_ = 0;  // without a seed launches take turns
   std::mt19937_64 rng_;
 };
 StreamEngine& streams();
 
 bool op_seen(const std::vector<u32>& before, u32 op);
 std::string op_name(u32 op);
+const std::vector<u32>& op_order(u32 op);  // by stream: what comes before the end of an operation, itself included
 
 }  // namespace atoll::gpusim
