@@ -23,13 +23,7 @@ void bf16_weight_gradient(Context& ctx, const Bf16WeightGradient& p) {
       maps.a[g] = operand_map(ctx, "weight gradient: dy", p.a_TM.as<bf16>() + begin * p.a_TM.stride[0], false, tokens, p.a_TM.dim[1], p.a_TM.stride[0], 1);
       maps.b[g] = operand_map(ctx, "weight gradient: x", p.b_TN.as<bf16>() + begin * p.b_TN.stride[0], false, tokens, p.b_TN.dim[1], p.b_TN.stride[0], 1);
     }
-    args.m = static_cast<int>(p.c_GMN.dim[1]);
-    args.n = static_cast<int>(p.c_GMN.dim[2]);
-    args.c = p.c_GMN.as<float>() + first * p.c_GMN.stride[0];
-    args.c_stride = p.c_GMN.stride[1];
-    args.c_group_stride = p.c_GMN.stride[0];
-    args.c_is_fp32 = true;
-    args.accumulate = p.accumulate;
+    write_groups(args, p.c_GMN, first, p.accumulate);
     launch_gemm<Traits>(ctx, "weight gradient", args, maps);
   }
 }

@@ -28,13 +28,7 @@ void fp8_weight_gradient(Context& ctx, const Fp8WeightGradient& op) {
       column += blocks_of(op.offsets[e + 1] - op.offsets[e]) * kQuantTile;
       args.offsets[g + 1] = static_cast<int>(column);
     }
-    args.m = static_cast<int>(N);
-    args.n = static_cast<int>(K);
-    args.c = op.dw_ENK.as<float>() + first * op.dw_ENK.stride[0];
-    args.c_stride = op.dw_ENK.stride[1];
-    args.c_group_stride = op.dw_ENK.stride[0];
-    args.c_is_fp32 = true;
-    args.accumulate = op.accumulate;
+    write_groups(args, op.dw_ENK, first, op.accumulate);
     launch_gemm<Traits>(ctx, "fp8_weight_gradient", args, maps);
   }
 }

@@ -20,6 +20,17 @@ inline CUtensorMap scale_map(Context& ctx, const char* what, void* data, int64_t
   return make_map(ctx, what, data, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, CU_TENSOR_MAP_SWIZZLE_NONE, {2, {rows, blocks}, {padded_scale_rows(rows) * 4}, {kTile, 1}});
 }
 
+// The results of a weight gradient: FP32 matrices c_GMN[first], c_GMN[first + 1], ...
+inline void write_groups(GemmArgs& args, const Tensor& c_GMN, int64_t first, bool accumulate) {
+  args.m = static_cast<int>(c_GMN.dim[1]);
+  args.n = static_cast<int>(c_GMN.dim[2]);
+  args.c = c_GMN.as<float>() + first * c_GMN.stride[0];
+  args.c_stride = c_GMN.stride[1];
+  args.c_group_stride = c_GMN.stride[0];
+  args.c_is_fp32 = true;
+  args.accumulate = accumulate;
+}
+
 inline int64_t tiles_of(const GemmArgs& args, GroupedBy grouping, int cluster) {
   int64_t tiles = 0;
   for (int g = 0; g < args.num_groups; ++g) {

@@ -45,5 +45,6 @@ void dec_st_async(Decoder&, Inst&);
 void dec_bulk(Decoder&, Inst&);
 void dec_cp_async(Decoder&, Inst&);
 void dec_float_arith(Decoder&, Inst&);
+void dec_mov_pred(Decoder&, Inst&, bool is_not);  // a predicate copied, or its opposite
 
 }  // namespace atoll::gpusim

@@ -223,19 +223,7 @@ void dec_unary(Decoder& d, Inst& i) {
   Ty t = d.last_ty();
   std::string_view o = d.part(0);
   if (ty_float(t)) return dec_float_arith(d, i);
-  if (o == "not" && t == Ty::Pred) {
-    i.o[0] = d.pdst(d.op(0));
-    bool n;
-    i.o[1] = d.psrc(d.op(1), n);
-    i.aux = n;
-    i.fn = [](Warp& w, const Inst& i, u32 m) {
-      u32& p = *w.reg<u32>(i.o[0]);
-      u32 a = *w.reg<u32>(i.o[1]);
-      if (i.aux) a = ~a;
-      p = (p & ~m) | (~a & m);
-    };
-    return;
-  }
+  if (o == "not" && t == Ty::Pred) return dec_mov_pred(d, i, true);
   if (o == "popc" || o == "clz") {
     i.o[0] = d.dst(d.op(0), 32);
     i.o[1] = d.src(d.op(1), ty_bits(t));

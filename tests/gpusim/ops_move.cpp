@@ -54,11 +54,12 @@ void mov_clock(Warp& w, const Inst& i, u32 m) {
       w.reg<u32>(i.o[0])[l] = i.aux ? (u32)(t >> 32) : (u32)t;
   });
 }
-void dec_mov_pred(Decoder& d, Inst& i) {
+}  // namespace
+void dec_mov_pred(Decoder& d, Inst& i, bool is_not) {
   bool n;
   i.o[0] = d.pdst(d.op(0));
   i.o[1] = d.psrc(d.op(1), n);
-  i.aux = n;
+  i.aux = n != is_not;
   i.fn = [](Warp& w, const Inst& i, u32 m) {
     u32& p = *w.reg<u32>(i.o[0]);
     u32 a = *w.reg<u32>(i.o[1]);
@@ -66,6 +67,7 @@ void dec_mov_pred(Decoder& d, Inst& i) {
     p = (p & ~m) | (a & m);
   };
 }
+namespace {
 void dec_mov_pack(Decoder& d, Inst& i, int bits) {
   auto& x = d.ext(i);
   const auto& parts = d.op(1).sub;
@@ -98,7 +100,7 @@ void dec_mov(Decoder& d, Inst& i) {
   Ty t = d.last_ty();
   const AstOp &o0 = d.op(0), &o1 = d.op(1);
   int bits = ty_bits(t);
-  if (t == Ty::Pred) return dec_mov_pred(d, i);
+  if (t == Ty::Pred) return dec_mov_pred(d, i, false);
   if (o1.kind == AstOp::Vec) return dec_mov_pack(d, i, bits);
   if (o0.kind == AstOp::Vec) return dec_mov_unpack(d, i, bits);
   int id;
