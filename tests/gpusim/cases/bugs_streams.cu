@@ -29,18 +29,18 @@ __global__ void await_then_read(volatile int* flag, const int* data, int* out) {
   __threadfence();
   out[threadIdx.x] = data[threadIdx.x];
 }
-// Two of these keep pace with each other, so that neither can be over before the other begins.
-__global__ void count_up(int* x, volatile int* pace, int me, bool atomic) {
-  for (int k = 0; k < 20000; k++) {
-    if (k % 200 == 0) {
-      pace[me] = k;
-      while (pace[1 - me] < k) __nanosleep(20);
-    }
+// Two of these begin together, so that neither can be over before the other begins; the turn ends between a read and its write.
+__global__ void count_up(int* x, volatile int* begun, int me, bool atomic) {
+  begun[me] = 1;
+  await(begun + 1 - me, 1);
+  for (int k = 0; k < 4000; k++)
     if (atomic)
       atomicAdd(x, 1);
-    else
-      *(volatile int*)x = *(volatile int*)x + 1;
-  }
+    else {
+      const int old = *(volatile int*)x;
+      __nanosleep(20);
+      *(volatile int*)x = old + 1;
+    }
 }
 __global__ void first_waiter(volatile int* flags) {
   await(flags + 1, 1);
@@ -100,9 +100,9 @@ static const Bug kBugs[] = {
     {"kernels_lose_updates", "FAILED no update is lost",
      [](bool fixed) {
        Streams s;
-       int *x = to_device(std::vector<int>(1)), *pace = to_device(std::vector<int>(2));
-       count_up<<<1, 1, 0, s.a>>>(x, pace, 0, fixed);
-       count_up<<<1, 1, 0, s.b>>>(x, pace, 1, fixed);
+       int *x = to_device(std::vector<int>(1)), *begun = to_device(std::vector<int>(2));
+       count_up<<<1, 1, 0, s.a>>>(x, begun, 0, fixed);
+       count_up<<<1, 1, 0, s.b>>>(x, begun, 1, fixed);
        SYNC("kernels");
        check(to_host(x, 1)[0] == 40000, "no update is lost");
      }},
