@@ -212,6 +212,7 @@ void race_shared(Warp& w, u32 addr, u32 n, const Access& a) {
 }
 
 // ---- the initialisation of mbarriers -----------------------------------------------------------
+// A second mbarrier.init without mbarrier.inval is an error by our choice: whoever is about to wait for the first object would wait for another.
 void race_mbar_init(Warp& w, u32 addr) {
   if (auto it = w.cluster->race->init.find(addr); it != w.cluster->race->init.end())
     throw SimError(kIllegalInstruction, "mbarrier.init at " + hex(addr) + " (shared offset " + std::to_string((addr & 0xffffff) - kSmemBase) +
