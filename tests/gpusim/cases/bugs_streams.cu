@@ -63,6 +63,12 @@ __global__ void out_of_bounds(int* x, int at) {
 __global__ void bystander(int* x) {
   for (int k = 0; k < 2000; k++) x[0] = k;
 }
+__global__ void read_long(const volatile int* x) {
+  for (int k = 0; k < 20000; k++) {
+    (void)*x;
+    __nanosleep(20);
+  }
+}
 struct Streams {
   cudaStream_t a, b;
   Streams() {
@@ -143,6 +149,17 @@ static const Bug kBugs[] = {
        out_of_bounds<<<1, 1, 0, s.a>>>(x, fixed ? 0 : 100000);
        bystander<<<1, 1, 0, s.b>>>(y);
        SYNC("kernels");
+     }},
+    {"freed_under_a_kernel", "use after free.*",
+     [](bool fixed) {
+       Streams s;
+       int* x = nullptr;
+       must(cudaMallocAsync(&x, 4, s.a), "cudaMallocAsync");
+       must(cudaMemsetAsync(x, 0, 4, s.a), "fill");
+       must(cudaStreamSynchronize(s.a), "fill");
+       read_long<<<1, 1, 0, s.a>>>(x);
+       must(cudaFreeAsync(x, fixed ? s.a : s.b), "cudaFreeAsync");
+       SYNC("kernel");
      }},
     {"freed_beside_a_kernel", "use after free.*",
      [](bool fixed) {
