@@ -29,18 +29,18 @@ __global__ void await_then_read(volatile int* flag, const int* data, int* out) {
   __threadfence();
   out[threadIdx.x] = data[threadIdx.x];
 }
-// Two of these keep pace with each other, so that neither can be over before the other begins.
-__global__ void count_up(int* x, volatile int* pace, int me, bool atomic) {
-  for (int k = 0; k < 20000; k++) {
-    if (k % 200 == 0) {
-      pace[me] = k;
-      while (pace[1 - me] < k) __nanosleep(20);
-    }
+// Two of these begin together, so that neither can be over before the other begins; the turn ends between a read and its write.
+__global__ void count_up(int* x, volatile int* begun, int me, bool atomic) {
+  begun[me] = 1;
+  await(begun + 1 - me, 1);
+  for (int k = 0; k < 4000; k++)
     if (atomic)
       atomicAdd(x, 1);
-    else
-      *(volatile int*)x = *(volatile int*)x + 1;
-  }
+    else {
+      const int old = *(volatile int*)x;
+      __nanosleep(20);
+      *(volatile int*)x = old + 1;
+    }
 }
 __global__ void first_waiter(volatile int* flags) {
   await(flags + 1, 1);
@@ -62,6 +62,12 @@ __global__ void out_of_bounds(int* x, int at) {
 }
 __global__ void bystander(int* x) {
   for (int k = 0; k < 2000; k++) x[0] = k;
+}
+__global__ void read_long(const volatile int* x) {
+  for (int k = 0; k < 20000; k++) {
+    (void)*x;
+    __nanosleep(20);
+  }
 }
 struct Streams {
   cudaStream_t a, b;
@@ -100,11 +106,11 @@ static const Bug kBugs[] = {
     {"kernels_lose_updates", "FAILED no update is lost",
      [](bool fixed) {
        Streams s;
-       int *x = to_device(std::vector<int>(1)), *pace = to_device(std::vector<int>(2));
-       count_up<<<1, 1, 0, s.a>>>(x, pace, 0, fixed);
-       count_up<<<1, 1, 0, s.b>>>(x, pace, 1, fixed);
+       int *x = to_device(std::vector<int>(1)), *begun = to_device(std::vector<int>(2));
+       count_up<<<1, 1, 0, s.a>>>(x, begun, 0, fixed);
+       count_up<<<1, 1, 0, s.b>>>(x, begun, 1, fixed);
        SYNC("kernels");
-       check(to_host(x, 1)[0] == 40000, "no update is lost");
+       check(to_host(x, 1)[0] == 8000, "no update is lost");
      }},
     {"no_event_between_kernels_in_flight", "RACE \\(global memory.*|read of global memory that nobody has written",
      [](bool fixed) {
@@ -143,6 +149,17 @@ static const Bug kBugs[] = {
        out_of_bounds<<<1, 1, 0, s.a>>>(x, fixed ? 0 : 100000);
        bystander<<<1, 1, 0, s.b>>>(y);
        SYNC("kernels");
+     }},
+    {"freed_under_a_kernel", "use after free.*",
+     [](bool fixed) {
+       Streams s;
+       int* x = nullptr;
+       must(cudaMallocAsync(&x, 4, s.a), "cudaMallocAsync");
+       must(cudaMemsetAsync(x, 0, 4, s.a), "fill");
+       must(cudaStreamSynchronize(s.a), "fill");
+       read_long<<<1, 1, 0, s.a>>>(x);
+       must(cudaFreeAsync(x, fixed ? s.a : s.b), "cudaFreeAsync");
+       SYNC("kernel");
      }},
     {"freed_beside_a_kernel", "use after free.*",
      [](bool fixed) {
