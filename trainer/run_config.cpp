@@ -228,7 +228,7 @@ RunConfig parse_run_config(const std::string& yaml, const std::string& name, con
 
 RunConfig load_run_config(const std::string& recipe_path, const std::vector<std::string>& overrides) {
   std::error_code failed;
-  if (!std::filesystem::exists(recipe_path, failed)) throw ConfigError(recipe_path + ": no such recipe; give its file" + (recipe_path.find_first_of("/.") == std::string::npos ? ", for example launch/recipes/" + recipe_path + ".yaml" : ""));
+  if (!std::filesystem::exists(recipe_path, failed)) throw ConfigError(recipe_path + ": no such recipe" + (recipe_path.find_first_of("/.") == std::string::npos ? "; give its file, for example launch/recipes/" + recipe_path + ".yaml" : ""));
   if (!std::filesystem::is_regular_file(recipe_path, failed)) throw ConfigError(recipe_path + ": not a file; a recipe is a YAML file");
   if (std::filesystem::file_size(recipe_path, failed) > (1u << 20)) throw ConfigError(recipe_path + ": larger than 1 MiB: not a recipe");
   std::ifstream file(recipe_path, std::ios::binary);

@@ -247,6 +247,7 @@ TEST_CASE("What may not change on resume is named with both values", "[trainer][
 
 TEST_CASE("A recipe that cannot be read is one clear error", "[trainer][config]") {
   CHECK_THROWS_WITH(load_run_config("/nowhere/a.yaml"), "/nowhere/a.yaml: no such recipe");
+  CHECK_THROWS_WITH(load_run_config("quickstart"), "quickstart: no such recipe; give its file, for example launch/recipes/quickstart.yaml");
   CHECK_THROWS_WITH(load_run_config(ATOLL_SOURCE_DIR), Catch::Contains("not a file"));
 }
 
