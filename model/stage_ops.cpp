@@ -87,7 +87,7 @@ class StageOps {
   }
   Buffer take_indices(int64_t rows, int64_t cols, int64_t bound) {
     Buffer b = ctx_.memory.activations.take({rows, cols}, DType::kI32);
-    for (int64_t i = 0; !ctx_.is_sizing && i < rows * cols; ++i) b.tensor().as<int32_t>()[i] = static_cast<int32_t>(i % bound);
+    for (int64_t i = 0; i < rows * cols; ++i) b.tensor().as<int32_t>()[i] = static_cast<int32_t>(i % bound);
     return b;
   }
 
@@ -97,8 +97,10 @@ class StageOps {
     body();
     if (times != nullptr) times->ops.push_back({kind, pass, static_cast<double>(m), static_cast<double>(n), static_cast<double>(k), flops, now() - begin});
   }
+  // Memory-bound work. Without scratch it is left out when sizing: it would compute.
   template <class Body>
-  void glue(const Body& body) {
+  void glue(const Body& body, bool takes_scratch = false) {
+    if (ctx_.is_sizing && !takes_scratch) return;
     const double begin = now();
     body();
     if (times != nullptr) times->glue_seconds += now() - begin;
@@ -140,8 +142,11 @@ class StageOps {
     const Tensor gain_D = gain.tensor().view({D}), rstd_T = rstd.tensor().view({T}), residual = has_residual ? y.tensor() : Tensor{};
     glue([&] {
       rms_norm(ctx_, {.x_TD = x, .residual_TD = residual, .gain_D = gain_D, .h_TD = has_residual ? x.tensor() : Tensor{}, .y_TD = y, .rstd_T = rstd_T});
-      rms_norm_backward(ctx_, {.dy_TD = y, .h_TD = x, .gain_D = gain_D, .rstd_T = rstd_T, .add_TD = residual, .dx_TD = y, .dgain_D = dgain.tensor().view({D})});
     });
+    const auto backward = [&] {
+      rms_norm_backward(ctx_, {.dy_TD = y, .h_TD = x, .gain_D = gain_D, .rstd_T = rstd_T, .add_TD = residual, .dx_TD = y, .dgain_D = dgain.tensor().view({D})});
+    };
+    glue(backward, true);
   }
   void residual(int64_t T) {
     const Buffer a = take(T, c_.hidden_size), b = take(T, c_.hidden_size);
@@ -206,7 +211,7 @@ class StageOps {
     experts(D, 2 * F);
     activation(s_.num_experts * s_.expert_rows, F);
     experts(F, D);
-    if (!ctx_.is_sizing) permutations(T);
+    permutations(T);
   }
   void route(int64_t T, int64_t sequences) {
     const int64_t E = c_.n_routed_experts, K = c_.num_experts_per_tok;
@@ -214,11 +219,11 @@ class StageOps {
     std::vector<int32_t> cu_seqs;
     for (int64_t b = 0; b <= sequences; ++b) cu_seqs.push_back(static_cast<int32_t>(T * b / sequences));
     double sum = 0;
-    glue([&] {
+    const auto forward = [&] {
       router(ctx_, {.logits_TE = logits, .scores_TE = scores, .topk_idx_TK = ids, .weight_TK = weight, .config = c_.router()});
       if (s_.has_balance_loss) balance_loss(ctx_, {.scores_TE = scores, .cu_seqs = cu_seqs, .topk = static_cast<int>(K), .f_BE = f, .loss_sum = &sum});
-    });
-    if (ctx_.is_sizing) return;  // the gradient takes no scratch, and wants what the router chose
+    };
+    glue(forward, true);
     glue([&] {
       router_backward(ctx_, {.scores_TE = scores, .topk_idx_TK = ids, .dweight_TK = weight, .f_BE = s_.has_balance_loss ? f.tensor() : Tensor{}, .cu_seqs = cu_seqs,
                              .config = c_.router(), .dlogits_TE = logits});

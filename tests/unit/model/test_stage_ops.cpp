@@ -96,6 +96,17 @@ TEST_CASE("Where a layer would take too long fewer tokens are timed", "[model][p
   CHECK(rows(1) == 16);
 }
 
+TEST_CASE("Sizing writes nothing, so that no op meets another's values", "[model][plan]") {
+  ModelConfig c = *model_preset("debug");
+  for (const int64_t vocab : {200, 512, 4096})
+    for (const int64_t tokens : {16, 64, 256, 512, 1024}) {
+      c.vocab_size = vocab;
+      StageOpsShape s = shape_of(c, tokens, 2);
+      s.bf16_gemm = Bf16Gemm::kWiden;
+      CHECK(stage_workspace(c, {0, c.num_hidden_layers}, true, s) > 0);
+    }
+}
+
 TEST_CASE("Scratch grows with threads, documents and a last stage, and an empty micro-batch needs none", "[model][plan]") {
   const ModelConfig c = small_model();
   const StageOpsShape one = shape_of(c, 256, 2);
