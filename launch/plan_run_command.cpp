@@ -51,7 +51,7 @@ void add_plan_run(CLI::App& plan, Command& chosen) {
   plan.add_option("--explain", item, "trace one number to its inputs and their sources");
   plan.add_flag("--search", is_search, "the best layouts under the memory limit, priced by the same simulator");
   plan.add_option("--svg", svg, "with --search: draw the front and its table into this file");
-  plan.add_flag("--keys", are_keys_asked, "every key of a recipe's plan section: default, source, meaning (docs/planning.md)");
+  plan.add_flag("--keys", are_keys_asked, "every key of a recipe's plan section and of a cluster: default, source, meaning (docs/planning.md)");
   plan.add_flag("--json", json, "JSON, for scripts: every number, its formula and its inputs");
   plan.footer(
       "For example: atoll plan deepseek-v3 cluster=h800-2048\n"

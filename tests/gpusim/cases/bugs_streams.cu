@@ -79,6 +79,15 @@ struct Streams {
 };
 #define SYNC(what) must(cudaDeviceSynchronize(), what)
 
+// Reported once, with the waits of both kernels: two entries ask for one name each.
+static void wait_for_each_other(bool fixed) {
+  Streams s;
+  int* flags = to_device(std::vector<int>(2));
+  first_waiter<<<1, 1, 0, s.a>>>(flags);
+  second_waiter<<<1, 1, 0, s.b>>>(flags, fixed);
+  SYNC("kernels");
+}
+
 static const Bug kBugs[] = {
     {"kernels_shake_hands_without_a_fence", "RACE \\(global memory, (read after write|write after read|write after write)\\)",
      [](bool fixed) {
@@ -126,22 +135,8 @@ static const Bug kBugs[] = {
        check(to_host(z, 32)[31] == 7, "the second kernel reads what the first wrote");
        cudaEventDestroy(e);
      }},
-    {"first_kernel_of_a_deadlock", "kernel first_waiter\\(",
-     [](bool fixed) {
-       Streams s;
-       int* flags = to_device(std::vector<int>(2));
-       first_waiter<<<1, 1, 0, s.a>>>(flags);
-       second_waiter<<<1, 1, 0, s.b>>>(flags, fixed);
-       SYNC("kernels");
-     }},
-    {"second_kernel_of_a_deadlock", "kernel second_waiter\\(",
-     [](bool fixed) {
-       Streams s;
-       int* flags = to_device(std::vector<int>(2));
-       first_waiter<<<1, 1, 0, s.a>>>(flags);
-       second_waiter<<<1, 1, 0, s.b>>>(flags, fixed);
-       SYNC("kernels");
-     }},
+    {"first_kernel_of_a_deadlock", "kernel first_waiter\\(", wait_for_each_other},
+    {"second_kernel_of_a_deadlock", "kernel second_waiter\\(", wait_for_each_other},
     {"error_beside_another_kernel", "kernel out_of_bounds\\(",
      [](bool fixed) {
        Streams s;
