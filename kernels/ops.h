@@ -38,7 +38,8 @@ struct GroupedLinearBackwardWeight { Tensor dy_RN, x_RK, dw_ENK; std::span<const
 void grouped_linear(Context& ctx, const GroupedLinear& op);
 void grouped_linear_backward_input(Context& ctx, const GroupedLinearBackwardInput& op);
 void grouped_linear_backward_weight(Context& ctx, const GroupedLinearBackwardWeight& op);
-// Compiles what the grouped products seen so far need for any expert of up to `most_rows` rows: later calls compile and allocate nothing. Returns at once if nothing is new.
+// Compiles what the grouped products seen so far need for any expert of up to `most_rows` rows, and has their scratch committed: later calls compile and allocate nothing, and
+// how much scratch a run takes does not depend on its routing. Returns at once if nothing is new.
 void settle_grouped(Context& ctx, int64_t most_rows);
 
 // ---- RMSNorm (Zhang & Sennrich 2019), with the residual add fused: h = x + residual (h = x without one); y = h (mean(h^2) + eps)^-1/2 gain.

@@ -47,7 +47,6 @@ class Block {
   std::span<const Phase> backward_weight_phases() const;
   int64_t layer() const { return layer_; }
   const std::vector<int64_t>* rows_received() const { return moe_ ? &moe_->rows_received() : nullptr; }
-  int64_t most_expert_rows() const { return moe_ ? moe_->most_expert_rows() : 0; }
   void begin_step() { if (moe_) moe_->begin_step(); }
   void reserve(BlockState& state) const { if (moe_) moe_->reserve(state.moe); }
 

@@ -52,7 +52,6 @@ void Moe::route_and_dispatch(MoeState& s, const Tensor& x, const TokenRows& rows
   for (int64_t e = 0; e < E; ++e) sums.expert_counts[static_cast<size_t>(layer_ * E + e)] += s.counts[static_cast<size_t>(e)];
   dispatcher_.plan(s.counts, s.plan);
   rows_.push_back(s.plan.rows_received);
-  for (size_t e = 0; e + 1 < s.plan.expert_offsets.size(); ++e) most_expert_rows_ = std::max(most_expert_rows_, s.plan.expert_offsets[e + 1] - s.plan.expert_offsets[e]);
   send_to_experts(s, x, true);
 }
 

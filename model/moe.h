@@ -36,7 +36,6 @@ class Moe {
   void reserve(MoeState& state) const { state.counts.reserve(static_cast<size_t>(config_.n_routed_experts)), dispatcher_.reserve(state.plan); }
   // Rows that this rank received in each micro-batch since begin_step(), in forward order: what the memory of routed rows followed.
   const std::vector<int64_t>& rows_received() const { return rows_; }
-  int64_t most_expert_rows() const { return most_expert_rows_; }  // that one expert had of a micro-batch, ever
   void begin_step() { rows_.clear(); }
   // forward phases; x_TD: the normed input
   void route_and_dispatch(MoeState& state, const Tensor& x_TD, const TokenRows& rows, const StepScales& scales, StepSums& sums, const ModelProbe& probe) const;
@@ -62,7 +61,6 @@ class Moe {
   Dispatcher& dispatcher_;
   bool has_shared_;
   mutable std::vector<int64_t> rows_;
-  mutable int64_t most_expert_rows_ = 0;
   Mlp shared_;
 };
 

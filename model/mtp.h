@@ -21,7 +21,6 @@ class Mtp {
   Mtp(Context& ctx, const ModelConfig& config, const ParameterStore& parameters, int depth, Range experts, Dispatcher& dispatcher, const Tensor& rope_table_PR);
   void reserve(MtpState& state) const { block_.reserve(state.block); }
   const std::vector<int64_t>* rows_received() const { return block_.rows_received(); }
-  int64_t most_expert_rows() const { return block_.most_expert_rows(); }
   void begin_step() { block_.begin_step(); }
   // previous_TD: h^{k-1} on the rows of depth k-1 (`from`). Leaves h^k in state.normed.
   void forward(MtpState& state, const TokenRows& from, const TokenRows& rows, const Tensor& previous_TD, const StepScales&, StepSums&, const ModelProbe&) const;

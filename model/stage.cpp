@@ -199,13 +199,6 @@ void Stage::add_rows_received(std::vector<std::vector<int64_t>>& rows) const {
   for (size_t k = 0; k < mtp_.size(); ++k) put(config_.num_hidden_layers + static_cast<int64_t>(k), mtp_[k]->rows_received());
 }
 
-int64_t Stage::most_expert_rows() const {
-  int64_t most = 0;
-  for (const auto& block : blocks_) most = std::max(most, block->most_expert_rows());
-  for (const auto& module : mtp_) most = std::max(most, module->most_expert_rows());
-  return most;
-}
-
 StageFunctions Stage::functions(std::vector<Stage*> stages) {
   StageFunctions f;
   const auto span = [](Buffer& b) { return StageFunctions::Span{b.tensor().data, b.tensor().bytes()}; };

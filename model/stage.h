@@ -33,7 +33,6 @@ class Stage {
   int current_microbatch() const { return current_; }  // of the action that runs, for probes
   // Fills [micro-batch][block] with the routed rows that reached this rank in this step; where this stage has no part, nothing.
   void add_rows_received(std::vector<std::vector<int64_t>>& rows) const;
-  int64_t most_expert_rows() const;  // that one expert of this rank had of a micro-batch, ever
   int64_t num_live_slots() const { return num_live_; }
   ModelProbe probe;
   bool keep_final_state = false;

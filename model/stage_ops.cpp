@@ -130,11 +130,11 @@ class StageOps {
     timed(WorkKind::kGrouped, kWeight, N, K, R, flops, [&] { grouped_linear_backward_weight(ctx_, {.dy_RN = dy, .x_RK = x, .dw_ENK = dw, .offsets = offsets}); });
     if (ctx_.is_sizing) grouped_linear_backward_weight(ctx_, {.dy_RN = dy, .x_RK = x, .dw_ENK = dw, .offsets = offsets, .accumulate = false});
   }
-  // For scratch, as many experts as there are threads show how much they take together, and tiles that are cut off need most (kernels/cpu/gemm.cpp pads them): the longest
-  // of these is tried, too.
+  // Scratch is that of the row count that takes most (settle_grouped), as in Stage::settle().
   void experts(int64_t K, int64_t N) {
     if (!ctx_.is_sizing) return grouped_product(s_.num_experts, s_.expert_rows, K, N);
-    for (const int64_t most : {int64_t{255}, int64_t{1023}, s_.expert_rows}) grouped_product(std::min<int64_t>(s_.num_experts, s_.threads), std::min(most, s_.expert_rows), K, N);
+    grouped_product(1, 1, K, N);
+    settle_grouped(ctx_, s_.expert_rows);
   }
 
   void norm(int64_t T, int64_t D, bool has_residual) {
@@ -209,8 +209,9 @@ class StageOps {
     if (c_.n_shared_experts > 0) mlp(T, c_.n_shared_experts * F);
     if (s_.expert_rows == 0 || s_.num_experts == 0) return;
     experts(D, 2 * F);
-    activation(s_.num_experts * s_.expert_rows, F);
     experts(F, D);
+    if (ctx_.is_sizing) return;  // the rest takes none
+    activation(s_.num_experts * s_.expert_rows, F);
     permutations(T);
   }
   void route(int64_t T, int64_t sequences) {

@@ -18,7 +18,7 @@ struct StageOpsShape {
   int64_t tokens = 0, sequences = 1;  // of a micro-batch on this rank
   int64_t longest_document = 0;       // attention works on documents of this length; 0: a whole sequence
   int64_t num_experts = 0;            // on this rank
-  int64_t expert_rows = 0;            // most rows of one expert in a micro-batch
+  int64_t expert_rows = 0;            // of one expert in a micro-batch: for seconds, all have as many; for scratch, the most that routing can bring
   bool has_balance_loss = true;
 };
 // F, B and W of one micro-batch on a stage of these layers: the most that any one op takes from Memory::workspace. Throws ConfigError where not even the addresses of one

@@ -158,7 +158,6 @@ void Trainer::compare_forecast(const StepMetrics& last, double seconds) {
   measured.peak_tokens = peak_tokens_;
   measured.peak_rows = rows_of_peak_;
   measured.longest_document = longest_document_;
-  for (const auto& stage : engine_->stages()) measured.expert_rows = std::max(measured.expert_rows, stage->most_expert_rows());
   measured.bytes_sent = last.result->bytes_sent;
   measured.dispatch_bytes = last.result->dispatch_bytes;
   measured.combine_bytes = last.result->combine_bytes;

@@ -35,13 +35,14 @@ struct Tile {
   double work() const { return static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
 };
 
-// Where a tile's operands are staged, when they cannot be used where they lie. Offsets into the thread's scratch, in bytes.
+// Where a tile's operands are staged, when they cannot be used where they lie. Bytes of each part of the thread's scratch.
 struct Staging {
-  int64_t a = 0, b = 0, c = 0, library = 0, total = 0;
+  int64_t a = 0, b = 0, c = 0, library = 0;
+  int64_t total() const { return a + b + c + library; }
 };
 
 struct GemmState : BackendState {
-  explicit GemmState(int num_threads) : cache(num_threads), threads(num_threads) {}
+  GemmState(int num_threads, bool is_sizing) : cache(num_threads, is_sizing), threads(num_threads) {}
   MatmulCache cache;
   int threads;
   std::vector<Tile> tiles;  // of the call under way; kept for its capacity
@@ -54,7 +55,7 @@ GemmState& gemm_state(Context& ctx) {
   CpuState& state = state_of(ctx);
   GemmState* gemm = static_cast<GemmState*>(state.gemm.get());
   if (!gemm || gemm->threads < ctx.num_threads) {
-    state.gemm = std::make_unique<GemmState>(ctx.num_threads);
+    state.gemm = std::make_unique<GemmState>(ctx.num_threads, ctx.is_sizing);
     gemm = static_cast<GemmState*>(state.gemm.get());
   }
   return *gemm;
@@ -237,14 +238,13 @@ Tensor with_rows(Tensor t, int64_t rows) {
   return t;
 }
 
-void compile(GemmState& state, const Context& ctx, const Gemm& noted, int64_t rows) {
+void compile(GemmState& state, const Context& ctx, const Gemm& noted, int64_t rows, Staging& staging) {
   Gemm p = noted;
   p.a = with_rows(p.a, rows);
   (p.transpose_a ? p.b : p.c) = with_rows(p.transpose_a ? p.b : p.c, rows);
   state.tiles.clear();
   cut(p, state.tiles);
-  Staging unused;
-  for (Tile& tile : state.tiles) prepare(state, plan_of(ctx, p), tile, unused);
+  for (Tile& tile : state.tiles) prepare(state, plan_of(ctx, p), tile, staging);
 }
 
 }  // namespace
@@ -269,11 +269,13 @@ void settle_grouped(Context& ctx, int64_t most_rows) {
   state.num_settled = state.noted.size();
   for (const Gemm& p : state.noted) {
     const int64_t block = p.transpose_a ? kRowBlock : kTileRows, most = std::min(ragged_sum(state.most_rows), block);
-    for (int64_t rows = ragged_sum(1); rows <= most; rows = ragged_sum(rows + 1)) {
-      compile(state, ctx, p, rows);
-      if (!p.transpose_a) compile(state, ctx, p, rows - 1);                       // padded, so staged
-      else if (state.most_rows > block) compile(state, ctx, p, block + rows);     // a later block, which adds
-    }
+    Staging staging;
+    for (int64_t rows = ragged_sum(1); rows <= most; rows = ragged_sum(rows + 1))
+      for (const int64_t count : {rows, rows - 1}) {  // one fewer is padded, so staged
+        compile(state, ctx, p, count, staging);
+        if (p.transpose_a && state.most_rows > block) compile(state, ctx, p, block + count, staging);  // a later block, which adds
+      }
+    ctx.memory.workspace.take({ctx.num_threads, staging.total()}, DType::kU8);
   }
   state.tiles.clear();
 }
@@ -296,20 +298,20 @@ void gemm(Context& ctx, std::span<const Gemm> problems) {
   staging.library = dtype == DType::kF64 ? kFp64Scratch * 8 : 0;
   if (dtype != DType::kF64)
     for (Tile& tile : state.tiles) prepare(state, plan_of(ctx, *tile.problem), tile, staging);
-  staging.total = staging.a + staging.b + staging.c + staging.library;
   // Largest first: threads take the next tile as they finish, so the last ones to finish are small.
   std::sort(state.tiles.begin(), state.tiles.end(),
             [](const Tile& a, const Tile& b) { return a.work() != b.work() ? a.work() > b.work() : a.order < b.order; });
 
   const auto num_tiles = static_cast<int64_t>(state.tiles.size());
   const int64_t threads = std::min<int64_t>(ctx.num_threads, num_tiles);
-  const Buffer scratch = ctx.memory.workspace.take({threads, staging.total}, DType::kU8);
+  // How many tiles a grouped product has depends on its routing; what it takes shall not.
+  const Buffer scratch = ctx.memory.workspace.take({problems.front().is_grouped ? ctx.num_threads : threads, staging.total()}, DType::kU8);
   if (ctx.is_sizing) return;
   const Isa isa = isa_of(ctx);
   std::atomic<int64_t> next{0};
   const OneThread one;
   parallel_for(static_cast<int>(threads), threads, [&](int64_t thread) {
-    char* mine = scratch.tensor().as<char>() + thread * staging.total;
+    char* mine = scratch.tensor().as<char>() + thread * staging.total();
     for (int64_t i = next++; i < num_tiles; i = next++) {
       const Tile& tile = state.tiles[static_cast<size_t>(i)];
       if (dtype == DType::kF64)

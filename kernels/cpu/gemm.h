@@ -21,7 +21,7 @@ struct Gemm {
 // Independent problems of one call; their outputs do not overlap. M, N or K may be 0 (K == 0 without accumulate zeroes c).
 void gemm(Context& ctx, std::span<const Gemm> problems);
 inline void gemm(Context& ctx, const Gemm& problem) { gemm(ctx, {&problem, 1}); }
-// A grouped product whose number of rows (m, or k if transpose_a) will vary: what settle_grouped() makes primitives for.
+// A grouped product whose number of rows (m, or k if transpose_a) will vary: what settle_grouped() makes primitives for and takes the most scratch of.
 void note_grouped(Context& ctx, const Gemm& example);
 void settle_grouped(Context& ctx, int64_t most_rows);
 

@@ -60,7 +60,7 @@ void narrow_isa() {
   }
 }
 
-Primitive make_primitive(dnnl_engine_t engine, const MatmulKey& key, PrimitiveDesc& description) {
+PrimitiveDesc describe(dnnl_engine_t engine, const MatmulKey& key) {
   const dnnl_memory_desc_t a = matrix(key.ab, key.m, key.k, key.lda, key.transpose_a);
   const dnnl_memory_desc_t b = matrix(key.ab, key.k, key.n, key.ldb, key.transpose_b);
   const dnnl_memory_desc_t c = matrix(key.c, key.m, key.n, key.ldc, false);
@@ -79,20 +79,20 @@ Primitive make_primitive(dnnl_engine_t engine, const MatmulKey& key, PrimitiveDe
   ATOLL_DNNL(dnnl_matmul_desc_init, &operation, &a, &b, nullptr, &c);
   dnnl_primitive_desc_t description_raw = nullptr;
   ATOLL_DNNL(dnnl_primitive_desc_create, &description_raw, &operation, attributes.get(), engine, nullptr);
-  description = PrimitiveDesc(description_raw);
-  dnnl_primitive_t primitive = nullptr;
-  ATOLL_DNNL(dnnl_primitive_create, &primitive, description.get());
-  return Primitive(primitive);
+  return PrimitiveDesc(description_raw);
 }
 
 }  // namespace
 
 class Matmul {
  public:
-  Matmul(dnnl_engine_t engine, const std::vector<Stream>& streams, const MatmulKey& key) : streams_(streams) {
-    primitive_ = make_primitive(engine, key, description_);
+  Matmul(dnnl_engine_t engine, const std::vector<Stream>& streams, const MatmulKey& key, bool is_sizing) : streams_(streams), description_(describe(engine, key)) {
     const dnnl_memory_desc_t* scratch = dnnl_primitive_desc_query_md(description_.get(), dnnl_query_scratchpad_md, 0);
     scratch_bytes_ = scratch ? static_cast<int64_t>(dnnl_memory_desc_get_size(scratch)) : 0;
+    if (is_sizing) return;
+    dnnl_primitive_t primitive = nullptr;
+    ATOLL_DNNL(dnnl_primitive_create, &primitive, description_.get());
+    primitive_ = Primitive(primitive);
     const dnnl_memory_desc_t* descs[4] = {dnnl_primitive_desc_query_md(description_.get(), dnnl_query_src_md, 0),
                                           dnnl_primitive_desc_query_md(description_.get(), dnnl_query_weights_md, 0),
                                           dnnl_primitive_desc_query_md(description_.get(), dnnl_query_dst_md, 0), scratch};
@@ -129,12 +129,14 @@ class Matmul {
 };
 
 struct MatmulCache::Impl {
+  bool is_sizing;
   Engine engine;
   std::vector<Stream> streams;
   std::map<MatmulKey, Matmul> matmuls;
 };
 
-MatmulCache::MatmulCache(int num_threads) : impl_(std::make_unique<Impl>()) {
+MatmulCache::MatmulCache(int num_threads, bool is_sizing) : impl_(std::make_unique<Impl>()) {
+  impl_->is_sizing = is_sizing;
   narrow_isa();
   dnnl_engine_t engine = nullptr;
   ATOLL_DNNL(dnnl_engine_create, &engine, dnnl_cpu, 0);
@@ -151,7 +153,7 @@ const Matmul& MatmulCache::lookup(const MatmulKey& key) {
   const auto found = impl_->matmuls.find(key);
   if (found != impl_->matmuls.end()) return found->second;
   const OneThread one;
-  return impl_->matmuls.try_emplace(key, impl_->engine.get(), impl_->streams, key).first->second;
+  return impl_->matmuls.try_emplace(key, impl_->engine.get(), impl_->streams, key, impl_->is_sizing).first->second;
 }
 
 int64_t scratch_bytes(const Matmul& matmul) { return matmul.scratch_bytes(); }

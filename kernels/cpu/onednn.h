@@ -20,7 +20,8 @@ class Matmul;  // a primitive and, for each thread, its memory objects
 
 class MatmulCache {
  public:
-  explicit MatmulCache(int num_threads);
+  // is_sizing: primitives are described, for what they take, and can not run.
+  MatmulCache(int num_threads, bool is_sizing);
   ~MatmulCache();
   const Matmul& lookup(const MatmulKey& key);
 

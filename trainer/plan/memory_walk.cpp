@@ -163,7 +163,7 @@ void count_embedding(const EngineOptions& o, const Placement& placement, RankFor
 }
 
 // Most scratch of an op of this rank; stages with the same kinds of layers are asked once.
-int64_t count_workspace(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Placement& placement, const ShardPlaces& places, const RunShape& shape) {
+int64_t count_workspace(const EngineOptions& o, const std::vector<ParameterSpec>& manifest, const Mesh& mesh, const Placement& placement, const ShardPlaces& places, const RunShape& shape) {
   StageOpsShape w;
   w.threads = o.threads;
   w.bf16_gemm = o.bf16_gemm;
@@ -172,8 +172,7 @@ int64_t count_workspace(const EngineOptions& o, const std::vector<ParameterSpec>
   w.sequences = shape.sequences;
   w.longest_document = shape.longest_document;
   w.num_experts = placement.experts.size();
-  w.expert_rows = shape.expert_rows;
-  if (w.expert_rows == 0 && w.num_experts > 0) w.expert_rows = static_cast<int64_t>(std::ceil(shape.rows_received / static_cast<double>(w.num_experts)));
+  w.expert_rows = mesh.size(Axis::kEp) * shape.tokens;  // all tokens of the group choose one expert
   w.has_balance_loss = shape.has_balance_loss;
   int64_t most = 0;
   std::set<std::tuple<bool, bool, bool>> seen;
@@ -239,7 +238,7 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
   count_shards(o, manifest, placement, places, f);
   count_small(o, manifest, placement, mesh, schedule, rank, f);
   count_embedding(o, placement, f);
-  f.workspace = count_workspace(o, manifest, placement, places, shape);
+  f.workspace = count_workspace(o, manifest, mesh, placement, places, shape);
   const auto message = [&](int microbatch) {
     const int64_t tokens = shape.microbatch_tokens.empty() ? shape.tokens : shape.microbatch_tokens[static_cast<size_t>(microbatch)];
     return tokens * o.model.hidden_size * static_cast<int64_t>(size_of(o.storage));

@@ -34,7 +34,6 @@ struct RunShape {
   bool has_balance_loss = true;
   std::vector<int64_t> microbatch_tokens = {};  // where they differ; empty: `tokens` each
   int64_t longest_document = 0;                 // 0: a whole sequence
-  int64_t expert_rows = 0;                      // most rows of one expert in a micro-batch; 0: balanced
 };
 struct RankForecast {
   PersistentMemory persistent;

@@ -142,7 +142,6 @@ Comparison compare_forecast(const RunConfig& c, Engine& engine, const MachineRat
   Communicator& world = engine.groups().world;
   RunShape shape = run_shape(c, engine, measured.microbatch_tokens, {});
   shape.longest_document = measured.longest_document;
-  shape.expert_rows = measured.expert_rows;
   RankForecast f = forecast(engine, shape);
   if (!measured.peak_rows.empty()) {
     const RankForecast at_peak = forecast(engine, run_shape(c, engine, measured.peak_tokens, measured.peak_rows));

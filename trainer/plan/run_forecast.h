@@ -18,7 +18,7 @@ struct Measured {                // of the last step
   std::vector<int64_t> microbatch_tokens;
   std::vector<int64_t> peak_tokens;             // those of the step of the routed segment's peak: along a batch ramp not as many
   std::vector<std::vector<int64_t>> peak_rows;  // [micro-batch][block] that this rank received in that step
-  int64_t longest_document = 0, expert_rows = 0;  // the most of any step: of a document; of one expert of this rank in a micro-batch
+  int64_t longest_document = 0;  // of any step
   int64_t bytes_sent = 0, dispatch_bytes = 0, combine_bytes = 0;
   double seconds = 0;  // a step, as the steps of this run took on average
 };

@@ -119,4 +119,38 @@ TEST_CASE("Repeated products of known shapes allocate nothing of ours") {
   }
 }
 
+TEST_CASE("Once settled, grouped products take the same scratch and compile nothing, however many rows an expert has") {
+  constexpr int64_t kMost = 2300, kExperts = 3, kIn = 48, kOut = 32;
+  const auto allocations_of = [&](Context& ctx, DType dtype, const std::vector<int64_t>& counts) {
+    const std::vector<int64_t> offsets = {0, counts[0], counts[0] + counts[1], counts[0] + counts[1] + counts[2]};
+    const Buffer x = ctx.memory.activations.take({offsets.back(), kIn}, dtype), y = ctx.memory.activations.take({offsets.back(), kOut}, dtype),
+                 w = ctx.memory.activations.take({kExperts, kOut, kIn}, dtype), dw = ctx.memory.activations.take({kExperts, kOut, kIn}, acc_dtype(dtype));
+    const long before = num_own_allocations();
+    grouped_linear(ctx, {.x_RK = x, .w_ENK = w, .y_RN = y, .offsets = offsets});
+    grouped_linear_backward_input(ctx, {.dy_RN = y, .w_ENK = w, .dx_RK = x, .offsets = offsets});
+    for (const bool accumulate : {false, true}) grouped_linear_backward_weight(ctx, {.dy_RN = y, .x_RK = x, .dw_ENK = dw, .offsets = offsets, .accumulate = accumulate});
+    return num_own_allocations() - before;
+  };
+  for (const DType dtype : {DType::kBF16, DType::kF32, DType::kF64})
+    for (const Bf16Gemm mode : {fixed_mode(), Bf16Gemm::kWiden})
+      for (const int threads : {1, 4}) {
+        INFO(name_of(dtype) << ", BF16 mode " << static_cast<int>(mode) << ", threads " << threads);
+        Context sized(threads), ctx(threads);
+        sized.is_sizing = true;
+        sized.bf16_gemm = ctx.bf16_gemm = mode;
+        allocations_of(sized, dtype, {1, 0, 0});
+        settle_grouped(sized, kMost);
+        allocations_of(ctx, dtype, {kMost, kMost, kMost});  // as many tiles as there can be
+        settle_grouped(ctx, kMost);
+        const int64_t scratch = ctx.memory.workspace.high_water();
+        CHECK(scratch == sized.memory.workspace.high_water());
+        for (const std::vector<int64_t>& counts : std::vector<std::vector<int64_t>>{
+                 {0, 0, 1}, {1, 7, 8}, {9, 255, 256}, {257, 513, 767}, {993, 1001, 1023}, {1024, 1025, 1031}, {2017, 2047, 2048}, {2056, 2299, 2300}}) {
+          INFO("rows " << counts[0] << ", " << counts[1] << ", " << counts[2]);
+          CHECK(allocations_of(ctx, dtype, counts) == 0);
+          CHECK(ctx.memory.workspace.high_water() == scratch);
+        }
+      }
+}
+
 }  // namespace atoll::test
