@@ -41,6 +41,15 @@ std::string holder_text() {
   ::gethostname(host, sizeof host - 1);
   return fmt::format("process {} on host {}", ::getpid(), host);
 }
+
+// What the holder of this lock wrote about itself.
+std::string holder_of(int fd) {
+  char text[512] = {};
+  const ssize_t n = ::pread(fd, text, sizeof text - 1, 0);
+  std::string holder(text, static_cast<size_t>(std::max<ssize_t>(0, n)));
+  holder = holder.substr(0, holder.find('\n'));
+  return holder.empty() ? "another process" : holder;
+}
 }  // namespace
 
 RunLock::~RunLock() {
@@ -61,18 +70,36 @@ std::string RunLock::take(const std::string& path, double wait_seconds) {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
       continue;
     }
-    char text[512] = {};
-    const ssize_t n = ::pread(fd_, text, sizeof text - 1, 0);
-    std::string holder(text, static_cast<size_t>(std::max<ssize_t>(0, n)));
-    holder = holder.substr(0, holder.find('\n'));
+    const std::string holder = holder_of(fd_);
     ::close(fd_);
     fd_ = -1;
-    return holder.empty() ? "another process" : holder;
+    return holder;
   }
   const std::string me = holder_text() + "\n";
   const bool is_said = ::ftruncate(fd_, 0) == 0 && ::pwrite(fd_, me.data(), me.size(), 0) == static_cast<ssize_t>(me.size());
   if (!is_said) log::warn(path + ": cannot be written: " + std::strerror(errno) + "; the lock is held all the same");
   return "";
+}
+
+std::string RunLock::holder(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "";
+  const std::string holder = ::flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK ? holder_of(fd) : "";
+  ::close(fd);
+  return holder;
+}
+
+void require_free(const std::string& run_dir, const std::string& holder) {
+  if (holder.empty()) return;
+  throw ConfigError(fmt::format("{} is in use by {}: two jobs in one run folder would destroy each other's work; wait for it or end it, or choose another run.name", run_dir, holder));
+}
+
+void require_usable(const RunConfig& config, FolderUse use) {
+  const std::string path = config.run.path();
+  if (use == FolderUse::kOthers)
+    throw ConfigError(fmt::format("{} exists and is not a run folder of atoll (no {} in it); choose another run.name or run.dir", path, kConfigName));
+  if (use != FolderUse::kNew && config.train.resume == "never")
+    throw ConfigError(fmt::format("run folder {} exists and train.resume = never; nothing is ever overwritten: choose another run.name, move the folder away, or use train.resume=auto", path));
 }
 
 FolderUse use_of(const std::string& run_dir) {
@@ -94,16 +121,13 @@ RunDirectory::RunDirectory(Communicator& world, const RunConfig& config, const s
 }
 
 void RunDirectory::open(const RunConfig& config, double lock_wait_seconds) {
-  if (use_of(path_) == FolderUse::kOthers)
-    throw ConfigError(fmt::format("{} exists and is not a run folder of atoll (no {} in it); choose another run.name or run.dir", path_, kConfigName));
+  require_usable(config, use_of(path_));
   std::error_code error;
   fs::create_directories(path_, error);
   if (error) throw Error(fmt::format("run folder {} cannot be created: {}; choose another run.dir", path_, error.message()), error == std::errc::no_space_on_device ? ExitCode::kData : ExitCode::kConfig);
-  if (const std::string holder = lock_.take(path_ + "/lock", lock_wait_seconds); !holder.empty())
-    throw ConfigError(fmt::format("{} is in use by {}: two jobs in one run folder would destroy each other's work; wait for it or end it, or choose another run.name", path_, holder));
+  require_free(path_, lock_.take(path_ + "/lock", lock_wait_seconds));
   const FolderUse use = use_of(path_);  // as it is now that nobody else changes it
-  if (use != FolderUse::kNew && config.train.resume == "never")
-    throw ConfigError(fmt::format("run folder {} exists and train.resume = never; nothing is ever overwritten: choose another run.name, move the folder away, or use train.resume=auto", path_));
+  require_usable(config, use);
   has_checkpoint_ = !checkpoint_names(checkpoints_dir(path_)).empty();
   if (use == FolderUse::kTrained) {
     std::vector<std::string> changes;

@@ -17,6 +17,8 @@ class RunLock {
   ~RunLock();
   // "" once it is held; else what the holder wrote about itself. Tries for so many seconds: ranks of a job that was killed need a moment to end.
   std::string take(const std::string& path, double wait_seconds);
+  // The same of who holds it now, without taking it or making its file.
+  static std::string holder(const std::string& path);
 
  private:
   int fd_ = -1;
@@ -24,6 +26,10 @@ class RunLock {
 
 enum class FolderUse { kNew, kOthers, kStarted, kTrained };  // kStarted: our config.yaml, but nothing that a change of it could harm
 FolderUse use_of(const std::string& run_dir);
+// Throws ConfigError if a start may not use the run's folder as it is.
+void require_usable(const RunConfig& config, FolderUse use);
+// Throws ConfigError if somebody holds the folder's lock; `holder` as RunLock says it.
+void require_free(const std::string& run_dir, const std::string& holder);
 
 class RunDirectory {
  public:

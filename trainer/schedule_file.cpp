@@ -148,6 +148,9 @@ class FileReader {
         has_messages = has_messages || !is_computation(a);
       }
     if (num_stages == 0) return complain(1, "no actions");
+    for (int rank = 0; rank < s.num_ranks; ++rank)
+      if (s.actions[static_cast<size_t>(rank)].empty()) complain(1, detail::concat("rank ", rank, " has no actions, and there are ranks 0 to ", s.num_ranks - 1));
+    if (!problems_.empty()) return;
     if (!s.rank_of_stage.empty() && std::ssize(s.rank_of_stage) != num_stages)
       return complain(1, "stages places " + std::to_string(s.rank_of_stage.size()) + " stages, the actions have " + std::to_string(num_stages));
     if (int64_t{num_stages} * s.num_microbatches > 4'000'000) return complain(1, "more than 4 million (stage, micro-batch) pairs");

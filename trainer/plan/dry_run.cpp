@@ -88,14 +88,10 @@ void look_at_disk(const RunConfig& c, DryRun& run) {
   };
   std::optional<CheckpointReader> reader;
   attempt([&] { check_can_write(c.run.path()); });
+  attempt([&] { require_free(c.run.path(), RunLock::holder(c.run.path() + "/lock")); });
   attempt([&] {
     const FolderUse use = use_of(c.run.path());
-    if (use == FolderUse::kOthers)
-      throw ConfigError(c.run.path() + " exists and is not a run folder of atoll (no config.yaml in it); choose another run.name or run.dir");
-    if (use != FolderUse::kNew && c.train.resume == "never")
-      throw ConfigError(
-          "run folder " + c.run.path() +
-          " exists and train.resume = never; nothing is ever overwritten: choose another run.name, move the folder away, or use train.resume=auto");
+    require_usable(c, use);
     if (c.train.resume == "never") return;
     if (use == FolderUse::kTrained) reader = CheckpointReader::open_newest(c.run.path());
     if (!reader && c.train.resume != "auto") reader = CheckpointReader::open(c.train.resume);

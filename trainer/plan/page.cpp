@@ -59,6 +59,7 @@ void Page::head() {
   line("layout: pp {} x dp {} x tp {} x cp {}, ep {}; schedule {}, {} stages, {} micro-batches of {} x {} tokens; {} operands, {} dispatch in {}", p.pp, p.dp,
        p.tp, p.cp, p.ep, r_.step.schedule->name, r_.step.schedule->num_stages, p.num_microbatches(), p.micro_batch, p.seq_len, in_.plan.text("precision"),
        in_.plan.text("dispatch"), in_.plan.text("dispatch_precision"));
+  if (in_.is_batch_chosen) line("batch: {} sequences, the least (8 or more) that the layout divides: the preset names none; set train.global_batch=N", p.global_batch);
   line("model: {:.5g} GFLOP a token causal, {:.5g} non-causal (6 x matrix parameters + 3 x attention; head in, embedding, router, norms, MTP out)",
        num("flops_per_token.causal") / 1e9, num("flops_per_token.non_causal") / 1e9);
   if (in_.calibration.gpu != in_.cluster.gpu)

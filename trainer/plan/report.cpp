@@ -38,7 +38,8 @@ std::vector<Choice> neighbours(const PlanInput& in) {
   return list;
 }
 // What the plan takes from the trainer's own configuration.
-void put_run(const RunConfig& run, Ledger& l) {
+void put_run(const PlanInput& in, Ledger& l) {
+  const RunConfig& run = in.run;
   const MeshSizes& m = run.parallel.mesh;
   const std::pair<const char*, int64_t> keys[] = {{"train.tokens", run.train.tokens},
                                                   {"train.steps", run.train.steps},
@@ -50,7 +51,7 @@ void put_run(const RunConfig& run, Ledger& l) {
                                                   {"parallel.cp", m.cp},
                                                   {"parallel.ep", m.ep},
                                                   {"parallel.etp", m.etp}};
-  for (const auto& [key, value] : keys) l.put(key, static_cast<double>(value), Unit::kCount, "the run's configuration");
+  for (const auto& [key, value] : keys) l.put(key, static_cast<double>(value), Unit::kCount, in.is_batch_chosen && key == std::string("train.global_batch") ? "the preset names none: the least that the layout divides, 8 or more" : "the run's configuration");
 }
 }  // namespace
 
@@ -90,7 +91,7 @@ Report make_report(const PlanInput& input, bool with_choices) {
   Ledger& l = r.ledger;
   l.put_sheet("plan", in.plan);
   l.put_sheet("cluster", in.cluster.sheet);
-  put_run(in.run, l);
+  put_run(in, l);
   r.step = predict_step(in, pretraining(in), &l);
   r.memory = plan_memory(in, r.step, in.plan.text("routing"));
   explain_memory(in, r.step, r.memory, l);

@@ -260,6 +260,7 @@ int64_t PlanInput::dp() const {
   const MeshSizes& m = run.parallel.mesh;
   return std::max<int64_t>(1, gpus() / (static_cast<int64_t>(m.pp) * m.tp * m.cp));
 }
+int64_t PlanInput::sequences() const { return dp() * run.train.micro_batch * static_cast<int64_t>(plan.number("flushes")); }
 int PlanInput::chunks() const {
   const auto asked = static_cast<int>(plan.number("chunks"));
   return asked > 0 ? asked : static_cast<int>(run.parallel.vpp);
@@ -275,6 +276,7 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
   const std::string file = path.empty() ? what : path;
   if (path.empty()) {
     in.run = parse_run_config("model: " + what + "\ntrain: {tokens: 1T}\n", what, a.run_overrides);
+    in.is_batch_chosen = std::none_of(a.run_overrides.begin(), a.run_overrides.end(), [](const std::string& o) { return o.compare(0, 19, "train.global_batch=") == 0; });
     if (in.run.data.seq_len == DataConfig{}.seq_len) in.run.data.seq_len = std::min<int64_t>(4096, in.run.model.max_position_embeddings);
   } else {
     in.run = load_run_config(path, a.run_overrides);
@@ -289,6 +291,7 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
   const std::string cluster = a.cluster.empty() ? default_cluster : a.cluster;
   if (cluster.empty()) throw ConfigError("no cluster: give cluster=NAME (h800-2048, h100-1024, h200-8, laptop) or cluster=FILE.yaml");
   in.cluster = load_cluster(cluster, folders.clusters, a.cluster_overrides);
+  if (in.is_batch_chosen) in.run.train.global_batch = in.sequences() * ((in.run.train.global_batch + in.sequences() - 1) / in.sequences());  // else it would fit by chance
   in.calibration = load_calibration(in.cluster.calibration, folders.calibration, in.cluster.sheet.at("gpu.calibration").place);
   std::vector<std::string> problems = for_search ? std::vector<std::string>{} : layout_problems(in);
   if (const Value& sms = in.plan.at("comm_sms"); sms.number >= std::max(1.0, in.cluster.sms))
@@ -321,7 +324,7 @@ std::vector<std::string> layout_problems(const PlanInput& in) {
     out.push_back(text("ep=", m.ep, " x etp=", m.etp, " does not divide the ", ranks, " ranks of a pipeline stage (dp=", dp, " x tp x cp)"));
   if (m.ep > 1 && m.ep > in.run.model.n_routed_experts) out.push_back(text("ep=", m.ep, ": more ranks than the ", in.run.model.n_routed_experts, " experts"));
   if (in.run.model.num_attention_heads % m.tp != 0) out.push_back(text("tp=", m.tp, " does not divide ", in.run.model.num_attention_heads, " attention heads"));
-  const int64_t sequences = dp * in.run.train.micro_batch * static_cast<int64_t>(in.plan.number("flushes"));
+  const int64_t sequences = in.sequences();
   const int64_t below = in.run.train.global_batch / sequences * sequences;
   if (in.run.train.global_batch % sequences != 0)
     out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch,

@@ -28,6 +28,7 @@ struct Published {  // a number that others published, beside ours
 struct PlanInput {
   std::string name;  // of the recipe
   RunConfig run;
+  bool is_batch_chosen = false;  // train.global_batch is nobody's: a preset names none
   Sheet plan;
   Cluster cluster;
   Calibration calibration;
@@ -36,7 +37,8 @@ struct PlanInput {
   std::vector<Published> published;
 
   int64_t gpus() const;
-  int64_t dp() const;  // data-parallel ranks
+  int64_t dp() const;         // data-parallel ranks
+  int64_t sequences() const;  // the global batch is a multiple of so many
   std::string schedule() const;
   int chunks() const;  // stages a rank
 };

@@ -1,10 +1,13 @@
 // The dry run: a start of many ranks in one process, and the errors that a start would give.
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
 
-#include "kernels/base/error.h"
+#include "plan_fixture.h"
 #include "trainer/plan/dry_run.h"
+#include "trainer/run_directory.h"
 
 using namespace atoll;
 using namespace atoll::plan;
@@ -14,12 +17,6 @@ namespace {
 RunConfig recipe(const std::string& name, std::vector<std::string> more = {}) {
   more.insert(more.begin(), "run.dir=" + (std::filesystem::temp_directory_path() / "atoll-dry-run-never-made").string());
   return load_run_config(std::string(ATOLL_SOURCE_DIR) + "/launch/recipes/" + name + ".yaml", more);
-}
-std::string error_text(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) { return e.what(); }
-  return "";
 }
 }  // namespace
 
@@ -60,4 +57,15 @@ TEST_CASE("A dry run looks where a start would write and read", "[plan]") {
   CHECK_THAT(text({}), !Contains("cannot be created"));
   CHECK_THAT(text({"train.resume=/nonexistent/step-00000001"}), Contains("/nonexistent/step-00000001"));
   std::filesystem::remove(here);
+  std::filesystem::create_directories(here / "run");
+  const std::vector<std::string> there = {"run.dir=" + here.string(), "run.name=run"};
+  CHECK_THAT(text(there), !Contains("is in use by"));
+  CHECK(std::filesystem::is_empty(here / "run"));
+  {
+    RunLock lock;
+    REQUIRE(lock.take((here / "run/lock").string(), 0).empty());
+    CHECK_THAT(text(there), Contains("run is in use by process " + std::to_string(::getpid())));
+  }
+  CHECK_THAT(text(there), !Contains("is in use by"));
+  std::filesystem::remove_all(here);
 }

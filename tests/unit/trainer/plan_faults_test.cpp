@@ -5,7 +5,7 @@
 #include <fstream>
 #include <set>
 
-#include "kernels/base/error.h"
+#include "plan_fixture.h"
 #include "trainer/plan/search.h"
 
 using namespace atoll;
@@ -13,8 +13,6 @@ using namespace atoll::plan;
 using Catch::Matchers::Contains;
 
 namespace {
-const std::string kLaunch = std::string(ATOLL_SOURCE_DIR) + "/launch";
-const PlanFolders kFolders = {kLaunch + "/recipes", kLaunch + "/clusters", kLaunch + "/calibration"};
 const std::string kStage = "{name: 32K, seq_len: 32768, global_batch: 1920, steps: 1000, cp: 8}";
 
 // A shipped file with one text of it replaced, as a file of its own.
@@ -34,12 +32,6 @@ class Changed {
   static inline int count = static_cast<int>(std::hash<std::string>{}(std::filesystem::current_path().string()) % 100000) * 100;
 };
 
-std::string error_text(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) { return e.what(); }
-  return "";
-}
 std::string plan_error(std::vector<std::string> arguments, const std::string& recipe = "deepseek-v3") {
   return error_text([&] { load_plan(recipe, arguments, kFolders); });
 }
@@ -63,6 +55,15 @@ TEST_CASE("A layout that the cluster cannot hold is refused with advice that it 
   CHECK_THAT(plan_error({"cluster=h800-2048", "plan.schedule=dualpip"}),
              Contains("(command line): plan.schedule = dualpip: expected one of") && Contains("dualpipev"));
   CHECK_THAT(plan_error({"cluster=/nowhere/c.yaml"}), Contains("/nowhere/c.yaml: no such file"));
+}
+
+TEST_CASE("A preset's batch is one that the layout divides, and said to be chosen; one that was asked for is kept", "[plan]") {
+  const Report r = make_report(load_plan("deepseek-v2", {"cluster=h800-2048", "parallel.pp=4", "train.micro_batch=3"}, kFolders), false);
+  CHECK(r.in.run.train.global_batch == 512 * 3);
+  CHECK_THAT(report_text(r), Contains("batch: 1536 sequences") && Contains("the preset names none"));
+  CHECK(load_plan("deepseek-v2", {"cluster=h200-8"}, kFolders).run.train.global_batch == 8);
+  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=7"}, "deepseek-v2"), Contains("train.global_batch = 7: not divisible by dp=2048"));
+  CHECK_THAT(report_text(make_report(load_plan("deepseek-v2", {"cluster=h200-8", "train.global_batch=16"}, kFolders), false)), !Contains("the preset names none"));
 }
 
 TEST_CASE("A calibration that is not there is named with its line, one of another device is told on the page", "[plan]") {
@@ -145,7 +146,7 @@ TEST_CASE("A price, a stall or an overlap at the edge of what is allowed gives n
   CHECK(instant.ledger.value("failures.goodput") == Approx(1 - 600 * 2048 / (50700 * 3600.0)));
   CHECK_THAT(plan_error({"cluster=h800-2048", "plan.comm_sms=132"}), Contains("(command line): plan.comm_sms = 132: the device has 132"));
   CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=15361"}), Contains("15360 or 15488"));
-  CHECK_THAT(plan_error({"cluster=h100-1024"}, "deepseek-v2"), Contains("train.global_batch = 8") && Contains("as 1024"));
+  CHECK_THAT(plan_error({"cluster=h100-1024"}, "debug"), Contains("train.global_batch = 8") && Contains("as 1024"));
 }
 
 TEST_CASE("A search goes on where the given layout cannot be built, and says why it cannot", "[plan]") {

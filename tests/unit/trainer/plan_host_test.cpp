@@ -3,6 +3,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 
+#include "plan_fixture.h"
 #include "trainer/plan/host_time.h"
 #include "trainer/plan/report.h"
 
@@ -10,12 +11,6 @@ using namespace atoll;
 using namespace atoll::plan;
 
 namespace {
-const std::string kLaunch = std::string(ATOLL_SOURCE_DIR) + "/launch";
-const PlanFolders kFolders = {kLaunch + "/recipes", kLaunch + "/clusters", kLaunch + "/calibration"};
-PlanInput v3(std::vector<std::string> more = {}) {
-  more.insert(more.begin(), "cluster=h800-2048");
-  return load_plan("deepseek-v3", more, kFolders);
-}
 StepPrediction step_of(const PlanInput& in) { return predict_step(in, pretraining(in), nullptr); }
 }  // namespace
 

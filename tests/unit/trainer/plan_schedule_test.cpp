@@ -109,6 +109,7 @@ TEST_CASE("Mistakes in a schedule's file are named with their line", "[plan]") {
   refuses_file("rank,action\n0,F s0 m0\nx,F s0 m1\n0,F s0\n", "a.csv", "a.csv:3: a row is `rank,action`");
   refuses_file("rank,action\n0,F s0 m0\nx,F s0 m1\n0,F s0\n", "a.csv", "a.csv:4: `F s0` is no action");
   refuses_file("", "a.csv", "no rows");
+  refuses_file("rank,action\n0,F s0 m0\n0,BW s0 m0\n2,F s1 m0\n2,BW s1 m0\n", "a.csv", "rank 1 has no actions, and there are ranks 0 to 2");
   CHECK(parse_schedule_file("\xEF\xBB\xBFrank,action\n0,F s0 m0\n0,BW s0 m0\n", "a.csv").num_ranks == 1);  // as spreadsheets write it
 }
 

@@ -3,7 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "kernels/base/error.h"
+#include "plan_fixture.h"
 #include "model/flops.h"
 #include "trainer/plan/search.h"
 
@@ -12,19 +12,6 @@ using namespace atoll::plan;
 using Catch::Matchers::Contains;
 
 namespace {
-const std::string kLaunch = std::string(ATOLL_SOURCE_DIR) + "/launch";
-const PlanFolders kFolders = {kLaunch + "/recipes", kLaunch + "/clusters", kLaunch + "/calibration"};
-
-PlanInput v3(std::vector<std::string> more = {}) {
-  more.insert(more.begin(), "cluster=h800-2048");
-  return load_plan("deepseek-v3", more, kFolders);
-}
-std::string error_text(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) { return e.what(); }
-  return "";
-}
 std::string cluster_error(const std::string& from, const std::string& to) {
   std::string yaml = read_text(kLaunch + "/clusters/h800-2048.yaml");
   const size_t at = yaml.find(from);
