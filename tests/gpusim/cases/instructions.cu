@@ -16,6 +16,7 @@ __device__ void wait(unsigned bar, unsigned ph) {
                : "memory");
 }
 __global__ void atomics(float* f, unsigned* h, unsigned* b, unsigned long long* q, unsigned* o) {
+  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");  // of a plain launch: nothing to wait for, nobody to release
   asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(f), "f"(1.f), "f"(2.f), "f"(3.f), "f"(4.f) : "memory");
   unsigned r;
   asm volatile("atom.global.add.noftz.f16x2 %0, [%1], %2;" : "=r"(r) : "l"(h), "r"(0x3c003c00u));
