@@ -7,8 +7,8 @@ gpusim_prefix=GPUSIM
 need_gpusim() {
   [[ -f build/dev/build.ninja ]] || cmake --preset dev >"$work/configure.log" 2>&1 || { tail -n 20 "$work/configure.log"; broken "cmake failed"; }
   gpusim_library=$(sed -n 's/^ATOLL_GPUSIM_LIB:PATH=//p' build/dev/CMakeCache.txt)
-  cmake --build build/dev --target help 2>/dev/null | grep -q 'test_kernels_cuda:' || skip "no nvcc was found when build/dev was configured"
-  if cmake --build build/dev --target help 2>/dev/null | grep -q 'gpusim_cudart:'; then
+  has_target test_kernels_cuda || skip "no nvcc was found when build/dev was configured"
+  if has_target gpusim_cudart; then
     cmake --build build/dev --target gpusim_cudart gpusim_cuda >"$work/gpusim.log" 2>&1 || { tail -n 20 "$work/gpusim.log"; broken "building the simulator failed"; }
   fi
   [[ -e "$gpusim_library/libcudart.so.13" ]] || skip "no simulator in $gpusim_library"

@@ -52,6 +52,12 @@ need_atoll() {
   fi
   [[ -x "$atoll" ]] || broken "$atoll is not a program"
 }
+# Whether build/dev has this target. (A pipe into `grep -q` would end the lister by SIGPIPE now and then, which pipefail takes for "no".)
+has_target() {
+  local all
+  all=$(cmake --build build/dev --target help 2>/dev/null) || return 1
+  grep -q "^$1:" <<<"$all"
+}
 # A test program of the dev build, built if needed: need_test test_model; then $test_program.
 need_test() {
   # shellcheck source=launch/packages.sh
