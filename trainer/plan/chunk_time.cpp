@@ -275,8 +275,8 @@ double ChunkModel::pair(const StageTimes& f, const StageTimes& b, double* host) 
   double launches = 0;  // while it waits for one micro-batch's counts the device has the other's work
   for (const LayerTimes& l : f.layers) launches += l.host_forward();
   for (const LayerTimes& l : b.layers) launches += l.host_backward() + l.host_weight();
-  const double fed = std::max(streams.end(), launches);
-  if (host != nullptr) *host = fed - streams.end();
+  const double linked = std::max(streams.end(), f.weights_forward + b.weights_backward), fed = std::max(linked, launches);
+  if (host != nullptr) *host = fed - linked;
   return fed;
 }
 
@@ -328,7 +328,10 @@ void ChunkModel::explain(Ledger& ledger) const {
       {"dispatch", &l.dispatch}, {"combine", &l.combine}, {"grad_dispatch", &l.grad_dispatch}, {"grad_combine", &l.grad_combine}};
   ledger.put(
       "routing.remote_nodes", routing_.remote_nodes, Unit::kNone,
-      detail::concat("nodes beside its own that a token reaches: EP group on ", routing_.nodes, " nodes, ", c.topk_group, " of ", c.n_group, " groups chosen"));
+      detail::concat("nodes beside its own that a token reaches: EP group on ", routing_.nodes, " nodes, ", c.topk_group, " of ", c.n_group, " groups chosen"),
+      {"parallel.ep", "parallel.etp", "cluster.gpus_per_node", "model.num_experts_per_tok", "model.n_group", "model.topk_group"});
+  ledger.put("routing.local_copies", routing_.local_copies, Unit::kNone, "copies of a token to other devices inside nodes, on the way to its experts",
+             {"routing.remote_nodes", "plan.dispatch", "parallel.ep", "cluster.gpus_per_node", "model.num_experts_per_tok"});
   ledger.put("routing.copies", routing_.copies, Unit::kNone, "crossings to other nodes of a token", {"routing.remote_nodes", "plan.dispatch"});
   ledger.put("routing.imbalance", routing_.imbalance, Unit::kNone, "rows of the most loaded rank / mean", {"plan.routing", "plan.zipf_exponent"});
   for (const auto& [what, e] : exchanges) {
@@ -336,8 +339,9 @@ void ChunkModel::explain(Ledger& ledger) const {
     const Reached& reached = exchange_rate(what);
     const std::string name = std::string("layer.") + what;
     ledger.put(name + ".inter_bytes", e->inter, Unit::kBytes, "of one device, to other nodes: tokens x copies x bytes of a copy",
-               {"routing.copies", "routing.imbalance", "plan.dispatch_precision"});
-    ledger.put(name + ".intra_bytes", e->intra, Unit::kBytes, "of one device, inside the node");
+               {"routing.copies", "routing.imbalance", "plan.dispatch_precision", "data.seq_len", "train.micro_batch", "model.hidden_size"});
+    ledger.put(name + ".intra_bytes", e->intra, Unit::kBytes, "of one device, inside the node: tokens x local copies x bytes of a copy",
+               {"routing.local_copies", "routing.imbalance", "plan.dispatch_precision", "data.seq_len", "train.micro_batch", "model.hidden_size"});
     ledger.put(name, e->seconds, Unit::kSeconds,
                detail::concat("the slower of the two links; between nodes at ", show(reached.fraction, Unit::kFraction), " of the line rate",
                               reached.fixed > 0 ? " and " + show(reached.fixed, Unit::kSeconds) + " that no byte explains" : "", "; ", in_.calibration.file,

@@ -46,6 +46,7 @@ struct StageTimes {
   double forward = 0, backward = 0, weight = 0;                    // alone, exchanges exposed
   double exposed_forward = 0, exposed_backward = 0;                // exchanges in these
   double host_forward = 0, host_backward = 0, host_weight = 0;     // what the device waits for the host in these
+  double weights_forward = 0, weights_backward = 0;                // ZeRO-3: weights gathered and gradients reduced beside F, and beside B and W
 };
 
 // What a stage holds.

@@ -37,8 +37,11 @@ void price_stages(const PlanInput& in, const StepPrediction& step, const std::ve
     names.push_back("gpu_hours.context." + s.name);
     l.put("context." + s.name + ".pipeline", c.pipeline, kSeconds,
           detail::concat("schedule ", c.schedule->name, ": F alone ", show(c.forward, kSeconds), ", B alone ", show(c.backward, kSeconds), ", W alone ",
-                         show(c.weight, kSeconds), ", pairs ", show(c.pairs, kSeconds), ", bubble ", show(c.bubble, kSeconds)));
-    l.put("context." + s.name + ".optimizer", c.reduce + c.update + c.gather, kSeconds, "gradients to owners, update, weights back");
+                         show(c.weight, kSeconds), ", pairs ", show(c.pairs, kSeconds), ", bubble ", show(c.bubble, kSeconds), " (its keys: ", s.place, ")"),
+          {"plan.schedule", "plan.overlap", "plan.p2p", "plan.dispatch", "parallel.pp", "parallel.ep", "parallel.tp"});
+    l.put("context." + s.name + ".optimizer", c.reduce + c.update + c.gather, kSeconds,
+          detail::concat("gradients to owners ", show(c.reduce, kSeconds), ", update ", show(c.update, kSeconds), ", weights back ", show(c.gather, kSeconds)),
+          {"plan.grads", "plan.grads_overlap", "plan.zero", "cluster.links.inter.bandwidth", "cluster.links.intra.bandwidth", "cluster.gpu.memory_bandwidth"});
     l.put("context." + s.name + ".step_time", c.step, kSeconds,
           detail::concat("sequences of ", s.seq_len, ", batch ", s.global_batch, ", pp ", c.priced.pp, " x cp ", c.priced.cp, " x dp ", c.priced.dp, ", ep ",
                          c.priced.ep, ", ", c.priced.num_microbatches(), " micro-batches; simulated"),
@@ -136,13 +139,14 @@ void price_run(const PlanInput& in, const StepPrediction& step, const std::vecto
   using enum Unit;
   const auto kv_heads = static_cast<int64_t>(in.plan.number("kv_heads"));
   l.put("model.parameters", static_cast<double>(total_parameters(in.run.model, kv_heads, false)), kCount, "of the model's configuration, MTP left out",
-        {"plan.kv_heads"});
+        parameter_inputs());
   for (const bool is_causal : {true, false}) {
     const std::string kind = is_causal ? "causal" : "non_causal";
     const double flops = l.put("flops_per_token." + kind, counted_flops_per_token(in.run.model, kv_heads, in.run.data.seq_len, is_causal), kNone,
                                std::string("6 x matrix parameters of a token (head in; embedding, router, norms, MTP out) + 3 x attention products, ") +
                                    (is_causal ? "half of them" : "all of them"),
-                               {"data.seq_len", "plan.kv_heads"});
+                               {"data.seq_len", "model.num_hidden_layers", "model.hidden_size", "model.intermediate_size", "model.moe_intermediate_size", "model.num_experts_per_tok",
+                                "model.num_attention_heads", "model.vocab_size", "plan.kv_heads"});
     const double reached = l.put("flops." + kind, flops * step.tokens_per_gpu_second, kFlops, "flops_per_token x tokens_per_gpu_second",
                                  {"flops_per_token." + kind, "tokens_per_gpu_second"});
     l.put("mfu." + kind, reached / in.cluster.bf16, kFraction, "flops / dense BF16 peak, whatever precision computes", {"flops." + kind, "cluster.gpu.bf16"});

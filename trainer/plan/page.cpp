@@ -216,6 +216,8 @@ std::string report_json(const Report& r) {
   for (const Entry& e : r.ledger.all())
     if (e.unit != Unit::kText && e.unit != Unit::kWords)
       j["items"][e.name] = {{"value", e.value}, {"shown", show(e.value, e.unit)}, {"how", e.how}, {"inputs", e.inputs}};
+    else  // its text is in `how`
+      j["items"][e.name] = {{"value", nullptr}, {"how", e.how}, {"inputs", e.inputs}};
   for (size_t i = 0; i < r.memory.size(); ++i) {
     const RankMemory& m = r.memory[i];
     j["memory"].push_back({{"rank", i},

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "kernels/base/error.h"
+#include "model/parameters.h"
 
 namespace atoll::plan {
 MemoryShape memory_shape(const PlanInput& in, const Priced& p, double imbalance) {
@@ -42,12 +43,14 @@ double time_of(const StepPrediction& s, int rank, int index) {
   return done < line.size() ? line[done].begin : s.simulation.step_time;
 }
 
-int live_at(const StepPrediction& s, int rank, int index) {
+// stage -1: of all of them.
+int live_at(const StepPrediction& s, int rank, int index, int stage = -1) {
+  const auto counts = [&](const StageMicrobatch& at) { return at.stage >= 0 && (stage < 0 || at.stage == stage); };
   int live = 0;
   const auto& list = s.schedule->actions[static_cast<size_t>(rank)];
   for (int i = 0; i <= index && i < static_cast<int>(list.size()); ++i) {
-    live += forward_of(list[static_cast<size_t>(i)]).stage >= 0;
-    if (i < index) live -= weight_of(list[static_cast<size_t>(i)]).stage >= 0;
+    live += counts(forward_of(list[static_cast<size_t>(i)]));
+    if (i < index) live -= counts(weight_of(list[static_cast<size_t>(i)]));
   }
   return live;
 }
@@ -80,8 +83,16 @@ class RankWalks {
       tables += (s_.specs[static_cast<size_t>(stage)].has_embedding ? table : 0) +
                 (s_.specs[static_cast<size_t>(stage)].has_head && !c.tie_word_embeddings ? table : 0);
     RankMemory m;
-    m.weights = sharded((n.shared - tables) * linear + tables * 2, n.experts * linear, zero >= 3);
-    m.grads = sharded(n.shared * grad, n.experts * grad, zero >= 2);
+    m.shared = n.shared;
+    m.experts = n.experts;
+    m.tables = tables;
+    if (zero >= 3) {  // layer by layer: one computes, the next is gathered, or the last one's gradients are reduced; in pairs F and B have a layer each
+      const auto [weights, parameters] = largest_layer(r, linear, tables > 0 ? table : 0);
+      m.gathered = weights * (in_.plan.text("overlap") == "pairs" ? 4 : 2);
+      m.unreduced = 2 * parameters * grad;
+    }
+    m.weights = sharded((n.shared - tables) * linear + tables * 2, n.experts * linear, zero >= 3) + m.gathered;
+    m.grads = sharded(n.shared * grad, n.experts * grad, zero >= 2) + m.unreduced;
     m.optimizer = sharded(n.shared * (4 + moments), n.experts * (4 + moments), true);
     const auto of_stage = [&](int stage, int) -> const StageMemory& { return *stages_[static_cast<size_t>(stage)]; };
     const RankPeaks peaks = walk_rank(*s_.schedule, r, of_stage, in_.plan.text("overlap") == "pairs");
@@ -93,6 +104,24 @@ class RankWalks {
   }
 
  private:
+  // Of a layer of this rank's stages (or of the embedding or head, if it has one) on one device: bytes of weights, and parameters.
+  std::pair<double, double> largest_layer(int r, double linear, double table) const {
+    const ModelConfig& c = in_.run.model;
+    const Priced& p = s_.priced;
+    std::pair<double, double> most{2 * table, table};
+    const auto add = [&](int64_t layer) {
+      const BlockParameters b = block_parameters(c, layer, static_cast<int64_t>(in_.plan.number("kv_heads")));
+      const double all = static_cast<double>(b.shared) / p.tp + static_cast<double>(b.expert) * static_cast<double>(b.num_experts) / (static_cast<double>(p.ep) * p.etp);
+      most = {std::max(most.first, all * linear), std::max(most.second, all)};
+    };
+    for (const int stage : s_.schedule->stages_of(r)) {
+      const StageSpec& spec = s_.specs[static_cast<size_t>(stage)];
+      for (int64_t l = spec.layers.begin; l < spec.layers.end; ++l) add(l);
+      if (spec.mtp > 0) add(c.num_hidden_layers);
+    }
+    return most;
+  }
+
   const PlanInput& in_;
   const StepPrediction& s_;
   std::vector<std::shared_ptr<const StageMemory>> stages_;
@@ -151,29 +180,60 @@ const RankMemory& fullest(const std::vector<RankMemory>& ranks) {
   return *std::max_element(ranks.begin(), ranks.end(), [](const RankMemory& a, const RankMemory& b) { return a.total() < b.total(); });
 }
 
+// What is held at the peak: of each of the rank's stages the live micro-batches, and the rest.
+void explain_activations(const PlanInput& in, const StepPrediction& s, const RankMemory& m, int rank, Ledger& ledger) {
+  const MemoryShape shape = memory_shape(in, s.priced, routing_imbalance(in, s.priced.ep));
+  const std::vector<std::string> of_schedule = {"plan.schedule", "plan.chunks", "plan.overlap", "parallel.pp", "train.global_batch", "train.micro_batch", "plan.flushes"};
+  std::vector<std::string> inputs;
+  double kept = 0;
+  for (const int stage : s.schedule->stages_of(rank)) {
+    const StageMemory memory = memory_of(in.run.model, s.specs[static_cast<size_t>(stage)], shape);
+    const std::string of = detail::concat("memory.stage", stage);
+    std::vector<std::string> parts = {"plan.cache", "plan.recompute", "plan.routing", "data.seq_len", "train.micro_batch"};
+    double sum = 0;
+    for (const auto& [name, bytes] : memory.kept) {
+      sum += bytes;
+      if (bytes < 1e6) continue;
+      parts.push_back(of + ".kept." + name);
+      ledger.put(parts.back(), bytes, Unit::kBytes, "kept of one micro-batch from F to B or W; the number is its layer");
+    }
+    const int live = live_at(s, rank, m.peak_action, stage);
+    ledger.put(of + ".kept", sum, Unit::kBytes, detail::concat("of one micro-batch on stage ", stage), parts);
+    ledger.put(of + ".live", live, Unit::kCount, "its micro-batches that hold activations at the peak", of_schedule);
+    inputs.insert(inputs.end(), {of + ".live", of + ".kept"});
+    kept += live * sum;
+  }
+  ledger.put("memory.on_the_way", m.activations - kept, Unit::kBytes,
+             "what the action at the peak needs beside what is kept (workspace of its layers, boundaries), less what micro-batches between B and W have let go", of_schedule);
+  inputs.push_back("memory.on_the_way");
+  ledger.put("memory.live", m.live, Unit::kCount,
+             detail::concat("micro-batches that hold activations at the peak of rank ", rank, ": ", m.moment, ", ", m.peak_time, " s after the step's begin"), of_schedule);
+  inputs.push_back("memory.live");
+  ledger.put("memory.activations", m.activations, Unit::kBytes, "walk of the schedule: of each stage live x kept, and what is on the way", inputs);
+}
+
 void explain_memory(const PlanInput& in, const StepPrediction& s, const std::vector<RankMemory>& ranks, Ledger& ledger) {
   const RankMemory& m = fullest(ranks);
   const auto rank = static_cast<int>(&m - ranks.data());
-  const MemoryShape shape = memory_shape(in, s.priced, routing_imbalance(in, s.priced.ep));
-  const int stage = s.schedule->stages_of(rank).front();
-  const StageMemory of_stage = memory_of(in.run.model, s.specs[static_cast<size_t>(stage)], shape);
-  std::vector<std::string> kept = {"plan.cache", "plan.recompute"};
-  double sum = 0;
-  for (const auto& [name, bytes] : of_stage.kept) {
-    sum += bytes;
-    if (bytes < 1e6) continue;
-    kept.push_back("memory.kept." + name);
-    ledger.put(kept.back(), bytes, Unit::kBytes, "kept of one micro-batch from F to B or W; the number is its layer");
+  explain_activations(in, s, m, rank, ledger);
+  ledger.put("memory.shared_parameters", m.shared, Unit::kCount, detail::concat("of the fullest rank, ", rank, ": attention, dense and shared MLPs, norms, router, embedding and head, of all of its stages"),
+             parameter_inputs());
+  ledger.put("memory.table_parameters", m.tables, Unit::kCount, "of these the embedding's and the head's", parameter_inputs());
+  ledger.put("memory.expert_parameters", m.experts, Unit::kCount, "of that rank: routed experts of all of its stages / ep", parameter_inputs());
+  std::vector<std::string> weights = {"memory.shared_parameters", "memory.table_parameters", "memory.expert_parameters", "plan.precision", "plan.zero"},
+                           grads = {"memory.shared_parameters", "memory.expert_parameters", "plan.grads", "plan.zero"};
+  std::string also;
+  if (m.gathered > 0) {
+    also = "; sharded, and the layers under way";
+    ledger.put("memory.gathered", m.gathered, Unit::kBytes, "ZeRO-3: of the largest layer (or table), the one that computes and the one that is gathered, of F and of B in pairs", parameter_inputs());
+    ledger.put("memory.unreduced", m.unreduced, Unit::kBytes, "ZeRO-3: gradients of two such layers, before they are reduced", parameter_inputs());
+    weights.push_back("memory.gathered");
+    grads.push_back("memory.unreduced");
   }
-  ledger.put("memory.kept", sum, Unit::kBytes, detail::concat("of one micro-batch on stage ", stage, ", the first stage of the fullest rank ", rank), kept);
-  ledger.put("memory.live", m.live, Unit::kCount,
-             detail::concat("micro-batches that hold activations at the peak of rank ", rank, ": ", m.moment, ", ", m.peak_time, " s after the step's begin"));
-  ledger.put("memory.activations", m.activations, Unit::kBytes, "walk of the schedule: what live micro-batches keep, and what the actions need on the way",
-             {"memory.live", "memory.kept"});
-  ledger.put("memory.weights", m.weights, Unit::kBytes, "parameters in the precision of the GEMMs, embedding and head in BF16",
-             {"rank.shared_parameters", "rank.expert_parameters", "plan.precision", "plan.zero"});
-  ledger.put("memory.grads", m.grads, Unit::kBytes, "main gradients", {"rank.shared_parameters", "rank.expert_parameters", "plan.grads", "plan.zero"});
-  ledger.put("memory.optimizer", m.optimizer, Unit::kBytes, "FP32 masters and both moments of the owned rows");
+  ledger.put("memory.weights", m.weights, Unit::kBytes, "parameters in the precision of the GEMMs (FP8: 1 byte and a scale of 4 for 128 x 128), embedding and head in BF16" + also, weights);
+  ledger.put("memory.grads", m.grads, Unit::kBytes, "main gradients" + also, grads);
+  ledger.put("memory.optimizer", m.optimizer, Unit::kBytes, "FP32 masters and both moments of the owned rows: shared / their ranks, experts / theirs",
+             {"memory.shared_parameters", "memory.expert_parameters", "train.adam.moment_bytes", "gpus", "parallel.pp", "parallel.tp", "parallel.ep", "parallel.etp"});
   ledger.put("memory.total", m.total(), Unit::kBytes, detail::concat("of the fullest pipeline rank, ", rank),
              {"memory.weights", "memory.grads", "memory.optimizer", "memory.activations", "plan.reserve"});
   ledger.put("memory.left", in.cluster.memory - m.total(), Unit::kBytes, "of the device's memory", {"cluster.gpu.memory", "memory.total"});

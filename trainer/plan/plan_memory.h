@@ -18,6 +18,8 @@ struct RankMemory {
   std::string moment;
   int peak_action = -1;  // in the rank's list
   int live = 0;          // micro-batches that hold activations then
+  double shared = 0, experts = 0, tables = 0;  // parameters of its stages; of the shared ones the embedding's and the head's
+  double gathered = 0, unreduced = 0;          // ZeRO-3: of weights, the layers that compute or are being gathered; of grads, those not yet reduced
   double total() const { return weights + grads + optimizer + activations + routed + reserve; }
 };
 // routing: balanced, zipf or worst.

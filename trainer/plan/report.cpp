@@ -46,11 +46,23 @@ void put_run(const PlanInput& in, Ledger& l) {
                                                   {"train.global_batch", run.train.global_batch},
                                                   {"train.micro_batch", run.train.micro_batch},
                                                   {"data.seq_len", run.data.seq_len},
+                                                  {"model.num_hidden_layers", run.model.num_hidden_layers},
+                                                  {"model.num_nextn_predict_layers", run.model.num_nextn_predict_layers},
+                                                  {"model.hidden_size", run.model.hidden_size},
+                                                  {"model.intermediate_size", run.model.intermediate_size},
+                                                  {"model.moe_intermediate_size", run.model.moe_intermediate_size},
+                                                  {"model.n_routed_experts", run.model.n_routed_experts},
+                                                  {"model.num_experts_per_tok", run.model.num_experts_per_tok},
+                                                  {"model.n_group", run.model.n_group},
+                                                  {"model.topk_group", run.model.topk_group},
+                                                  {"model.num_attention_heads", run.model.num_attention_heads},
+                                                  {"model.vocab_size", run.model.vocab_size},
                                                   {"parallel.pp", m.pp},
                                                   {"parallel.tp", m.tp},
                                                   {"parallel.cp", m.cp},
                                                   {"parallel.ep", m.ep},
                                                   {"parallel.etp", m.etp}};
+  l.put("train.adam.moment_bytes", in.run.train.adam.moments == DType::kBF16 ? 4 : 8, Unit::kBytes, "train.adam.moments: both moments of one element");
   for (const auto& [key, value] : keys) l.put(key, static_cast<double>(value), Unit::kCount, in.is_batch_chosen && key == std::string("train.global_batch") ? "the preset names none: the least that the layout divides, 8 or more" : "the run's configuration");
 }
 }  // namespace

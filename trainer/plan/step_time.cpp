@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "kernels/base/error.h"
@@ -11,14 +12,52 @@
 
 namespace atoll::plan {
 namespace {
-struct Sharding {
-  double dense_group = 1, expert_group = 1;  // ranks that share a parameter's gradient
+// Pipeline ranks on nodes: rank r has the devices [r x devices, (r + 1) x devices), node after node.
+class Places {
+ public:
+  Places(const Cluster& cluster, const Priced& p) : devices_(p.dp * p.tp * p.cp), node_(cluster.gpus_per_node), num_ranks_(p.pp) {}
+  // Whether a device of rank a and its peer of rank b are on different nodes; the slowest pair counts.
+  bool is_between_nodes(int a, int b) const {
+    if (devices_ >= node_) return a != b;
+    for (int64_t i = 0; i < devices_; ++i)
+      if ((a * devices_ + i) / node_ != (b * devices_ + i) / node_) return true;
+    return false;
+  }
+  // Nodes of a group that has every `stride`-th device of rank r, and of its mirror.
+  double nodes_of(int r, bool is_mirrored, double group, int64_t stride) const {
+    const int other = is_mirrored ? num_ranks_ - 1 - r : r;
+    const double members = group / (other == r ? 1 : 2);
+    if (devices_ >= node_) return group / std::clamp(static_cast<double>(node_) / static_cast<double>(stride), 1.0, members);
+    size_t most = 1;
+    for (int64_t first = 0; first < stride; ++first) {
+      std::set<int64_t> nodes;
+      for (const int rank : {r, other})
+        for (int64_t i = first; i < devices_; i += stride) nodes.insert((rank * devices_ + i) / node_);
+      most = std::max(most, nodes.size());
+    }
+    return static_cast<double>(most);
+  }
+
+ private:
+  int64_t devices_, node_;
+  int num_ranks_;
 };
 
-Sharding sharding(const Priced& p, bool is_mirrored) {
+struct Sharding {
+  double dense_group = 1, expert_group = 1;      // ranks that share a parameter's gradient
+  std::vector<double> dense_nodes, expert_nodes;  // [pipeline rank] that they are on
+};
+
+Sharding sharding(const Cluster& cluster, const Priced& p, bool is_mirrored) {
   const double both = is_mirrored ? 2 : 1;
   const double ranks = static_cast<double>(p.dp) * p.cp;
-  return {ranks * both, std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both};
+  Sharding g{ranks * both, std::max(1.0, ranks * p.tp / (static_cast<double>(p.ep) * p.etp)) * both, {}, {}};
+  const Places places(cluster, p);
+  for (int r = 0; r < p.pp; ++r) {
+    g.dense_nodes.push_back(places.nodes_of(r, is_mirrored, g.dense_group, p.tp));
+    g.expert_nodes.push_back(places.nodes_of(r, is_mirrored, g.expert_group, static_cast<int64_t>(p.ep) * p.etp));
+  }
+  return g;
 }
 
 std::vector<StageParameters> rank_parameters(const PlanInput& in, const Priced& p, const Schedule& frame, const std::vector<StageSpec>& specs) {
@@ -48,44 +87,43 @@ std::vector<StageParameters> rank_parameters(const PlanInput& in, const Priced& 
   return out;
 }
 
-// A reduce-scatter or all-gather of `bytes` a rank over ranks that are `stride` apart: all members of a node share the links to other nodes, and pass on
-// inside.
-double collective_seconds(const Cluster& cluster, double bytes, double group, double stride) {
-  const double local = std::clamp(static_cast<double>(cluster.gpus_per_node) / stride, 1.0, group), nodes = group / local;
+// A reduce-scatter or all-gather of `bytes` a rank over a group on so many nodes: all members of a node share the links to other nodes, and pass on inside.
+double collective_seconds(const Cluster& cluster, double bytes, double group, double nodes) {
+  const double local = group / nodes;
   return std::max(bytes * (local - 1) / local / cluster.intra.rate(), bytes * (nodes - 1) / nodes / (cluster.inter.rate() * local));
 }
-double dense_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) {
-  return collective_seconds(in.cluster, bytes, g.dense_group, p.tp);
+// All parameters of rank r, for one byte an element.
+double parameter_seconds(const PlanInput& in, const StepPrediction& s, const Sharding& g, size_t r) {
+  return collective_seconds(in.cluster, s.parameters[r].shared, g.dense_group, g.dense_nodes[r]) +
+         collective_seconds(in.cluster, s.parameters[r].experts, g.expert_group, g.expert_nodes[r]);
 }
-double expert_seconds(const PlanInput& in, const Priced& p, double bytes, const Sharding& g) {
-  return collective_seconds(in.cluster, bytes, g.expert_group, static_cast<double>(p.ep) * p.etp);
-}
+double grad_bytes_of(const PlanInput& in) { return in.plan.text("grads") == "bf16" ? 2 : 4; }
+bool are_weights_sharded(const PlanInput& in) { return in.plan.number("zero") >= 3; }
 
-// Reduction of gradients to their owners, update there, weights back; per rank, the slowest counts.
+// Reduction of gradients to their owners, update there, weights back; per rank, the slowest counts. With ZeRO-3 every chunk has reduced and gathered already.
 void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Ledger* ledger) {
-  const double grad_bytes = in.plan.text("grads") == "bf16" ? 2 : 4, moment_bytes = in.run.train.adam.moments == DType::kBF16 ? 4 : 8;
-  const double shown = 1 - in.plan.number("grads_overlap");
-  for (const StageParameters& p : s.parameters) {
-    const double seconds = dense_seconds(in, s.priced, p.shared, g) + expert_seconds(in, s.priced, p.experts, g);  // for one byte an element
-    const double owned = p.shared / g.dense_group + p.experts / g.expert_group;
-    const double times =
-        in.plan.number("zero") >= 2 ? static_cast<double>(s.priced.flushes) : 1;  // sharded gradients are reduced every time the pipeline runs empty
-    s.reduce = std::max(s.reduce, times * shown * grad_bytes * seconds);
-    s.gather = std::max(s.gather, shown * 2 * seconds);
-    s.update =
-        std::max(s.update, owned * (grad_bytes * 2 + 8 + 2 * moment_bytes + 2) / (in.cluster.memory_bandwidth * in.calibration.glue_of("optimizer").fraction));
+  const double grad_bytes = grad_bytes_of(in), moment_bytes = in.run.train.adam.moments == DType::kBF16 ? 4 : 8;
+  const double shown = are_weights_sharded(in) ? 0 : 1 - in.plan.number("grads_overlap");
+  const double times = in.plan.number("zero") >= 2 ? static_cast<double>(s.priced.flushes) : 1;  // sharded gradients are reduced every time the pipeline runs empty
+  const double row_bytes = grad_bytes * 2 + 8 + 2 * moment_bytes + 2, fraction = in.calibration.glue_of("optimizer").fraction;
+  const auto owned_of = [&](size_t r) { return s.parameters[r].shared / g.dense_group + s.parameters[r].experts / g.expert_group; };
+  size_t slowest = 0, fullest = 0;
+  for (size_t r = 1; r < s.parameters.size(); ++r) {
+    if (parameter_seconds(in, s, g, r) > parameter_seconds(in, s, g, slowest)) slowest = r;
+    if (owned_of(r) > owned_of(fullest)) fullest = r;
   }
+  const double seconds = parameter_seconds(in, s, g, slowest), owned = owned_of(fullest);
+  s.reduce = times * shown * grad_bytes * seconds;
+  s.gather = shown * 2 * seconds;
+  s.update = owned * row_bytes / (in.cluster.memory_bandwidth * fraction);
   if (ledger == nullptr) return;
-  double shared = 0, experts = 0;
-  for (const StageParameters& p : s.parameters) {
-    shared = std::max(shared, p.shared);
-    experts = std::max(experts, p.experts);
-  }
-  ledger->put("rank.shared_parameters", shared, Unit::kCount,
-              "of the fullest rank: attention, dense and shared MLPs, norms, router, embedding and head, of all of its stages");
-  ledger->put("rank.expert_parameters", experts, Unit::kCount, "of the fullest rank: routed experts of all of its stages / ep");
-  const std::vector<std::string> inputs = {"rank.shared_parameters",
-                                           "rank.expert_parameters",
+  ledger->put("optimizer.shared_parameters", s.parameters[slowest].shared, Unit::kCount,
+              detail::concat("attention, dense and shared MLPs, norms, router, embedding and head of all stages of rank ", slowest, ", whose collectives take longest"), parameter_inputs());
+  ledger->put("optimizer.expert_parameters", s.parameters[slowest].experts, Unit::kCount, "routed experts of all of its stages / ep", parameter_inputs());
+  ledger->put("optimizer.owned_parameters", owned, Unit::kCount,
+              detail::concat("of rank ", fullest, ", which owns most: shared / ", g.dense_group, " + experts / ", g.expert_group), parameter_inputs());
+  const std::vector<std::string> inputs = {"optimizer.shared_parameters",
+                                           "optimizer.expert_parameters",
                                            "cluster.links.inter.bandwidth",
                                            "cluster.links.inter.usable",
                                            "cluster.links.intra.bandwidth",
@@ -94,58 +132,81 @@ void price_update(const PlanInput& in, const Sharding& g, StepPrediction& s, Led
                                            "plan.grads",
                                            "plan.zero",
                                            "plan.flushes"};
-  ledger->put("optimizer.reduce", s.reduce, Unit::kSeconds,
-              detail::concat("gradients to their owners, over ", g.dense_group, " ranks (experts: ", g.expert_group, "), exposed after the last backward"),
-              inputs);
-  ledger->put("optimizer.gather", s.gather, Unit::kSeconds, "BF16 weights back to all of these ranks", inputs);
-  ledger->put("optimizer.update", s.update, Unit::kSeconds, "AdamW of the owned rows: bytes / reached memory bandwidth", {"cluster.gpu.memory_bandwidth"});
+  const std::string over = are_weights_sharded(in) ? "; none after the step: ZeRO-3 has done it in every chunk"
+                                                   : detail::concat("; ", show(seconds, Unit::kSeconds), " for each byte of an element (", g.dense_group, " ranks on ",
+                                                                    g.dense_nodes[slowest], " nodes; experts: ", g.expert_group, " on ", g.expert_nodes[slowest],
+                                                                    "; the slower of the links inside and between nodes), of which 1 - grads_overlap shows");
+  ledger->put("optimizer.reduce", s.reduce, Unit::kSeconds, detail::concat("gradients of ", grad_bytes, " bytes to their owners, ", times, " times", over), inputs);
+  ledger->put("optimizer.gather", s.gather, Unit::kSeconds, "BF16 weights back to all of these ranks" + over, inputs);
+  const Reached& reached = in.calibration.glue_of("optimizer");
+  ledger->put("optimizer.update", s.update, Unit::kSeconds,
+              detail::concat("AdamW: ", row_bytes, " bytes an owned element at ", show(fraction, Unit::kFraction), " of the memory bandwidth; ", in.calibration.file, ":", reached.line,
+                             ": ", reached.source),
+              {"optimizer.owned_parameters", "plan.grads", "cluster.gpu.memory_bandwidth"});
   ledger->put("optimizer", s.reduce + s.gather + s.update, Unit::kSeconds, "reduce + update + gather",
               {"optimizer.reduce", "optimizer.update", "optimizer.gather"});
 }
 
-// ZeRO-3: a stage's weights are gathered before F and before B, gradients reduced after B, of every micro-batch, beside the computation.
+// ZeRO-3: a stage's weights are gathered before F and before B, gradients reduced after B, of every micro-batch, layer by layer beside the computation.
 void add_weight_traffic(const PlanInput& in, const Sharding& g, const Schedule& frame, StepPrediction& s) {
-  if (in.plan.number("zero") < 3) return;
+  if (!are_weights_sharded(in)) return;
   for (int r = 0; r < frame.num_ranks; ++r)
     for (int stage : frame.stages_of(r)) {
-      const StageParameters& p = s.parameters[static_cast<size_t>(r)];
-      const double share = 1.0 / static_cast<double>(frame.stages_of(r).size());
-      const double byte = share * (dense_seconds(in, s.priced, p.shared, g) + expert_seconds(in, s.priced, p.experts, g));
+      const double byte = parameter_seconds(in, s, g, static_cast<size_t>(r)) / static_cast<double>(frame.stages_of(r).size());
       StageTimes& t = s.stages[static_cast<size_t>(stage)];
-      t.forward = std::max(t.forward, 2 * byte);
-      t.backward = std::max(t.backward + t.weight, 4 * byte) - t.weight;
+      t.weights_forward = std::max(t.weights_forward, 2 * byte);
+      t.weights_backward = std::max(t.weights_backward, (2 + grad_bytes_of(in)) * byte);
+      t.forward = std::max(t.forward, t.weights_forward);
+      t.backward = std::max(t.backward + t.weight, t.weights_backward) - t.weight;
     }
 }
 
-SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, StepPrediction& s, bool is_inter) {
+// Seconds of a boundary message of this stage: of the slower of its two hops, in both directions of a mirrored schedule; none inside a rank.
+double hop_seconds(const ChunkModel& model, const Places& places, const Schedule& schedule, int stage) {
+  double seconds = 0;
+  const int here = schedule.rank_of_stage[static_cast<size_t>(stage)], mirror = schedule.num_ranks - 1;
+  for (const int next : {stage - 1, stage + 1}) {
+    if (next < 0 || next >= schedule.num_stages) continue;
+    const int there = schedule.rank_of_stage[static_cast<size_t>(next)];
+    if (there == here) continue;
+    const bool is_inter = places.is_between_nodes(here, there) || (schedule.is_mirrored && places.is_between_nodes(mirror - here, mirror - there));
+    seconds = std::max(seconds, model.message_seconds(is_inter));
+  }
+  return seconds;
+}
+
+SimulationCosts costs_of(const PlanInput& in, const ChunkModel& model, const Places& places, StepPrediction& s) {
   SimulationCosts costs;
   const bool is_exposed = in.plan.text("p2p") == "exposed" && s.schedule->num_ranks > 1;
-  const double message = model.message_seconds(is_inter), wait = is_exposed ? message : 0;
-  for (const StageTimes& t : s.stages) {
-    costs.forward.push_back(t.forward + wait);
-    costs.backward.push_back(t.backward + wait);
-    costs.weight.push_back(t.weight);
+  std::vector<double> wait;
+  for (int stage = 0; stage < s.schedule->num_stages; ++stage) wait.push_back(is_exposed ? hop_seconds(model, places, *s.schedule, stage) : 0);
+  for (size_t stage = 0; stage < s.stages.size(); ++stage) {
+    costs.forward.push_back(s.stages[stage].forward + wait[stage]);
+    costs.backward.push_back(s.stages[stage].backward + wait[stage]);
+    costs.weight.push_back(s.stages[stage].weight);
   }
   const bool has_pairs =
       s.priced.is_paired || s.priced.schedule == "dualpipe" || s.priced.schedule == "dualpipev" || in.run.parallel.schedule == s.priced.schedule;
-  std::map<std::tuple<size_t, double, double>, size_t> kinds;  // stages that are alike
+  std::map<std::tuple<size_t, double, double, double, double>, size_t> kinds;  // stages that are alike
   std::vector<size_t> kind;
-  for (const StageTimes& t : s.stages) kind.push_back(kinds.try_emplace({t.layers.size(), t.forward, t.backward}, kinds.size()).first->second);
+  for (const StageTimes& t : s.stages)
+    kind.push_back(kinds.try_emplace({t.layers.size(), t.forward, t.backward, t.weights_forward, t.weights_backward}, kinds.size()).first->second);
   std::vector<std::pair<double, double>> known(kinds.size() * kinds.size(), {-1, 0});
   for (size_t f = 0; has_pairs && f < s.stages.size(); ++f) {
     costs.pair.emplace_back();
     s.pair_host.emplace_back();
     for (size_t b = 0; b < s.stages.size(); ++b) {
       auto& [seconds, host] = known[kind[f] * kinds.size() + kind[b]];
-      if (seconds < 0) seconds = model.pair(s.stages[f], s.stages[b], &host) + 2 * wait;  // two messages leave by one link
-      costs.pair.back().push_back(seconds);
+      if (seconds < 0) seconds = model.pair(s.stages[f], s.stages[b], &host);
+      costs.pair.back().push_back(seconds + wait[f] + wait[b]);  // two messages leave by one link
       s.pair_host.back().push_back(host);
     }
   }
-  const size_t n = static_cast<size_t>(s.schedule->num_ranks);
-  if (!is_exposed) {
-    costs.send.assign(n, std::vector<double>(n, message));
-    for (size_t r = 0; r < n; ++r) costs.send[r][r] = 0;
+  const int n = s.schedule->num_ranks;
+  if (is_exposed) return costs;
+  for (int a = 0; a < n; ++a) {
+    costs.send.emplace_back();
+    for (int b = 0; b < n; ++b) costs.send.back().push_back(a == b ? 0 : model.message_seconds(places.is_between_nodes(a, b)));
   }
   return costs;
 }
@@ -188,17 +249,37 @@ void sum_timeline(StepPrediction& s) {
   }
 }
 
+// What the message took longest over.
+void explain_message(const ChunkModel& model, const Places& places, const StepPrediction& s, Ledger& ledger) {
+  bool is_inter = false;
+  for (int r = 0; r + 1 < s.schedule->num_ranks; ++r) is_inter = is_inter || places.is_between_nodes(r, r + 1);
+  const std::string link = std::string("cluster.links.") + (is_inter ? "inter" : "intra");
+  ledger.put("message", s.message, Unit::kSeconds,
+             detail::concat("one boundary activation or gradient, ", show(model.message_bytes(), Unit::kBytes), ", over the slowest hop between stages, ",
+                            is_inter ? "between nodes" : "inside a node"),
+             {link + ".bandwidth", link + ".usable", link + ".latency", "plan.p2p", "data.seq_len", "train.micro_batch", "model.hidden_size"});
+}
+
 void explain_step(const PlanInput& in, const ChunkModel& model, const StepPrediction& s, Ledger& ledger) {
   model.explain(ledger);
-  std::vector<std::string> stage_names;
-  const std::vector<std::string> f_parts = {"layer.attn_forward", "layer.mlp_forward", "layer.dispatch", "layer.combine", "plan.overlap"};
-  const std::vector<std::string> b_parts = {"layer.attn_backward", "layer.mlp_backward", "layer.grad_dispatch", "layer.grad_combine", "plan.overlap"};
-  double f = 0, b = 0, w = 0, widest = 0;
+  std::vector<std::string> f_parts = {"layer.attn_forward", "layer.mlp_forward", "layer.dispatch", "layer.combine", "plan.overlap"};
+  std::vector<std::string> b_parts = {"layer.attn_backward", "layer.mlp_backward", "layer.grad_dispatch", "layer.grad_combine", "plan.overlap"};
+  double f = 0, b = 0, w = 0, widest = 0, gathers = 0, reduces = 0;
   for (const StageTimes& t : s.stages) {
     f = std::max(f, t.forward);
     b = std::max(b, t.backward);
     w = std::max(w, t.weight);
     widest = std::max(widest, model.pair(t, t));
+    gathers = std::max(gathers, t.weights_forward);
+    reduces = std::max(reduces, t.weights_backward);
+  }
+  if (are_weights_sharded(in)) {
+    const std::vector<std::string> inputs = {"optimizer.shared_parameters",   "optimizer.expert_parameters",  "plan.zero", "plan.grads", "cluster.links.inter.bandwidth",
+                                             "cluster.links.intra.bandwidth", "cluster.links.inter.usable", "cluster.links.intra.usable"};
+    ledger.put("chunk.weights_forward", gathers, Unit::kSeconds, "ZeRO-3: the weights of the slowest stage gathered; F takes as long at least", inputs);
+    ledger.put("chunk.weights_backward", reduces, Unit::kSeconds, "ZeRO-3: gathered again, and their gradients reduced; B and W take as long at least", inputs);
+    f_parts.push_back("chunk.weights_forward");
+    b_parts.insert(b_parts.end() - 1, "chunk.weights_backward");
   }
   ledger.put("chunk.forward", f, Unit::kSeconds, "F alone of the slowest stage: its layers' phases, exchanges exposed as plan.overlap says", f_parts);
   ledger.put("chunk.backward", b, Unit::kSeconds, "B (input gradients) alone of the slowest stage", b_parts);
@@ -206,8 +287,6 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   std::vector<std::string> all = f_parts;
   all.insert(all.end(), b_parts.begin(), b_parts.end() - 1);
   ledger.put("chunk.pair", widest, Unit::kSeconds, "F and full B of the slowest stage, overlapped: two streams in the order of the trace", all);
-  ledger.put("message", s.message, Unit::kSeconds, "one boundary activation or gradient: " + show(model.message_bytes(), Unit::kBytes),
-             {"cluster.links.inter.bandwidth", "cluster.links.inter.usable", "cluster.links.inter.latency", "plan.p2p"});
   const std::string of = detail::concat("schedule ", s.schedule->name, ", ", s.schedule->num_stages, " stages on ", s.schedule->num_ranks, " ranks, ",
                                         s.priced.num_microbatches(), " micro-batches: ");
   const std::vector<std::string> chunks = {"chunk.forward", "chunk.backward", "chunk.weight", "chunk.pair", "message"};
@@ -230,6 +309,12 @@ void explain_step(const PlanInput& in, const ChunkModel& model, const StepPredic
   ledger.put("tokens_per_gpu_second", s.tokens_per_gpu_second, Unit::kNone, "tokens_per_step / step_time / gpus", {"tokens_per_step", "step_time", "gpus"});
 }
 }  // namespace
+
+const std::vector<std::string>& parameter_inputs() {
+  static const std::vector<std::string> names = {"model.num_hidden_layers", "model.hidden_size", "model.n_routed_experts", "model.moe_intermediate_size", "model.intermediate_size",
+                                                 "model.num_attention_heads", "model.vocab_size", "plan.kv_heads", "plan.stages", "parallel.pp", "parallel.tp", "parallel.ep", "parallel.etp"};
+  return names;
+}
 
 Priced pretraining(const PlanInput& in) {
   const MeshSizes& m = in.run.parallel.mesh;
@@ -332,7 +417,7 @@ StepPrediction prepare_step(const PlanInput& in, const Priced& priced, std::shar
   s.model = std::make_shared<const ChunkModel>(
       in, ChunkModel::Layout{priced.seq_len, priced.micro_batch, priced.tp, priced.cp, priced.ep, priced.etp, priced.dp, s.schedule->num_stages});
   for (const StageSpec& spec : s.specs) s.stages.push_back(s.model->stage(spec));
-  const Sharding group = sharding(priced, s.schedule->is_mirrored);
+  const Sharding group = sharding(in.cluster, priced, s.schedule->is_mirrored);
   add_weight_traffic(in, group, *s.schedule, s);
   price_update(in, group, s, ledger);
   s.tokens_per_step = static_cast<double>(priced.global_batch) * static_cast<double>(priced.seq_len);
@@ -343,16 +428,18 @@ void simulate_step(const PlanInput& in, StepPrediction& s, Ledger* ledger) {
   const Priced& priced = s.priced;
   const std::shared_ptr<const ChunkModel> held = std::move(s.model);
   const ChunkModel& model = *held;
-  const bool is_inter = priced.dp * priced.tp * priced.cp >= in.cluster.gpus_per_node;
-  s.message = priced.pp > 1 ? model.message_seconds(is_inter) : 0;
-  s.simulation = simulate(*s.schedule, costs_of(in, model, s, is_inter));
+  const Places places(in.cluster, priced);
+  for (int stage = 0; stage < s.schedule->num_stages; ++stage) s.message = std::max(s.message, hop_seconds(model, places, *s.schedule, stage));
+  s.simulation = simulate(*s.schedule, costs_of(in, model, places, s));
   const double flushes = static_cast<double>(priced.flushes);
   s.pipeline = flushes * s.simulation.step_time;
   s.step = s.pipeline + s.reduce + s.gather + s.update;
   sum_timeline(s);
   for (double* part : {&s.forward, &s.backward, &s.weight, &s.pairs, &s.bubble, &s.pair_count, &s.exposed, &s.host}) *part *= flushes;
   s.tokens_per_gpu_second = s.tokens_per_step / s.step / static_cast<double>(in.gpus());
-  if (ledger != nullptr) explain_step(in, model, s, *ledger);
+  if (ledger == nullptr) return;
+  explain_message(model, places, s, *ledger);
+  explain_step(in, model, s, *ledger);
 }
 
 StepPrediction predict_step(const PlanInput& in, const Priced& priced, Ledger* ledger) {

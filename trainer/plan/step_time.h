@@ -26,6 +26,9 @@ Priced context_stage(const PlanInput& input, const ContextStage& stage);
 // micro-batch's exchanges with the computation of another). Interleaved 1F1B has room for that, and 1F1B of one rank.
 Schedule schedule_of(const Priced& priced);
 
+// Names of the ledger's items that numbers of parameters follow from.
+const std::vector<std::string>& parameter_inputs();
+
 struct StageParameters {
   double shared = 0, experts = 0;  // on one device, tensor parallelism divided out
 };
