@@ -335,9 +335,12 @@ void ChunkModel::explain(Ledger& ledger) const {
   ledger.put("routing.copies", routing_.copies, Unit::kNone, "crossings to other nodes of a token", {"routing.remote_nodes", "plan.dispatch"});
   ledger.put("routing.imbalance", routing_.imbalance, Unit::kNone, "rows of the most loaded rank / mean", {"plan.routing", "plan.zipf_exponent"});
   for (const auto& [what, e] : exchanges) {
-    if (l.dispatch.seconds == 0) break;
-    const Reached& reached = exchange_rate(what);
     const std::string name = std::string("layer.") + what;
+    if (l.dispatch.seconds == 0) {
+      ledger.put(name, 0, Unit::kSeconds, "experts are on the rank itself", {"parallel.ep", "model.n_routed_experts"});
+      continue;
+    }
+    const Reached& reached = exchange_rate(what);
     ledger.put(name + ".inter_bytes", e->inter, Unit::kBytes, "of one device, to other nodes: tokens x copies x bytes of a copy",
                {"routing.copies", "routing.imbalance", "plan.dispatch_precision", "data.seq_len", "train.micro_batch", "model.hidden_size"});
     ledger.put(name + ".intra_bytes", e->intra, Unit::kBytes, "of one device, inside the node: tokens x local copies x bytes of a copy",

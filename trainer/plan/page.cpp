@@ -149,7 +149,9 @@ void Page::choices() {
   else if (best == &r_.choices.front())
     line("wins: the plan as given");
   else
-    line("wins: {}, {} less a step; it leaves {} of memory{}", best->name, show(own - best->step, Unit::kSeconds),
+    line("wins: {}, {}; it leaves {} of memory{}", best->name,
+         best->step <= own ? show(own - best->step, Unit::kSeconds) + " less a step"
+                           : "which fits where the plan as given does not, and takes " + show(best->step - own, Unit::kSeconds) + " more a step",
          show(in_.cluster.memory - best->memory, Unit::kBytes),
          best->copies != r_.choices.front().copies
              ? fmt::format(", and {:.2f} copies of a token leave its node instead of {:.2f}", best->copies, r_.choices.front().copies)
@@ -157,15 +159,20 @@ void Page::choices() {
   why();
 }
 
-// What the exchanges do beside the computation, which decides what wins.
+// What the exchanges do beside the computation, which decides what wins; where they do little, what does.
 void Page::why() {
+  const std::pair<double, const char*> others[] = {{num("exposed"), "exposed exchanges"}, {num("bubble"), "the bubble"}, {num("optimizer"), "the optimizer"}, {num("host"), "waiting for the host"}};
+  const auto& [seconds, other] = *std::max_element(std::begin(others), std::end(others));
+  const std::string rest = fmt::format("of what is no computation {} takes most, {} of a step", other, show(seconds, Unit::kSeconds));
   if (r_.exchanges > 0) {
     const double ratio = r_.exchanges / r_.computation;
     line("why: a layer's exchanges take {:.0f} % of its computation ({} / {}); {}", 100 * ratio, show(r_.exchanges, Unit::kSeconds),
          show(r_.computation, Unit::kSeconds),
-         ratio > 1     ? "they are longer, so pairs are bound by the links: bytes decide, not schedules"
+         ratio > 1     ? std::string("they are longer, so pairs are bound by the links: bytes decide, not schedules")
          : ratio > 0.3 ? "they hide in pairs; alone they would show, so schedules that pair F with B win"
-                       : "they are short, so hiding them matters less than the bubble and the optimizer");
+                       : "they are short; " + rest);
+  } else {
+    line("why: {}", rest);
   }
   line("one GB/s more between nodes would take {} off a step ({:.2f} %)", show(r_.step.step - r_.step_with_more_bandwidth, Unit::kSeconds),
        100 * (1 - r_.step_with_more_bandwidth / r_.step.step));

@@ -195,7 +195,8 @@ void explain_activations(const PlanInput& in, const StepPrediction& s, const Ran
       sum += bytes;
       if (bytes < 1e6) continue;
       parts.push_back(of + ".kept." + name);
-      ledger.put(parts.back(), bytes, Unit::kBytes, "kept of one micro-batch from F to B or W; the number is its layer");
+      ledger.put(parts.back(), bytes, Unit::kBytes, "kept of one micro-batch from F to B or W; the number is its layer",
+                 {"data.seq_len", "train.micro_batch", "model.hidden_size", "plan.cache", "parallel.tp"});
     }
     const int live = live_at(s, rank, m.peak_action, stage);
     ledger.put(of + ".kept", sum, Unit::kBytes, detail::concat("of one micro-batch on stage ", stage), parts);

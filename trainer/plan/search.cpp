@@ -20,14 +20,14 @@
 namespace atoll::plan {
 namespace {
 std::string bound_of(const Candidate& c, double pipeline) {
-  const std::pair<double, const char*> parts[] = {{c.bubble, "bubble"},
-                                                  {c.exposed, "exposed exchanges"},
-                                                  {c.host, "the host"},
-                                                  {c.optimizer, "gradient and weight collectives"},
-                                                  {c.messages, "messages between stages"}};
-  const auto* most = std::max_element(std::begin(parts), std::end(parts), [](const auto& a, const auto& b) { return a.first < b.first; });
-  const double rest = pipeline - c.bubble - c.exposed - c.host - c.messages;
-  return fmt::format("computation and what hides beside it {:.0f} %, then {} {:.0f} %", 100 * rest / c.step, most->second, 100 * most->first / c.step);
+  std::pair<double, const char*> parts[] = {{pipeline - c.bubble - c.exposed - c.host - c.messages, "computation and what hides beside it"},
+                                            {c.bubble, "bubble"},
+                                            {c.exposed, "exposed exchanges"},
+                                            {c.host, "the host"},
+                                            {c.optimizer, "gradient and weight collectives"},
+                                            {c.messages, "messages between stages"}};
+  std::stable_sort(std::begin(parts), std::end(parts), [](const auto& a, const auto& b) { return a.first > b.first; });
+  return fmt::format("{} {:.0f} %, then {} {:.0f} %", parts[0].second, 100 * parts[0].first / c.step, parts[1].second, 100 * parts[1].first / c.step);
 }
 
 // Schedules and stages that candidates of one group share.
@@ -193,14 +193,19 @@ double breakeven_rate(const Candidate& a, double step) {
   return fast;
 }
 
+constexpr double kTight = 0.1;  // of the memory left: routing that is a little less even takes it
+
 // Constants, one at a time, at which the given plan would be as good as the best one.
 void find_hinges(Search& out) {
   const Candidate& best = out.front.front();
   if (best.step >= out.given.step * 0.999 || best.gpus != out.given.gpus) return;
-  out.hinges.push_back(fmt::format("memory: it leaves {} of {}; plan.reserve and balanced routing decide whether it fits",
-                                   show(out.in.cluster.memory - best.memory, Unit::kBytes), show(out.in.cluster.memory, Unit::kBytes)));
+  const double left = out.in.cluster.memory - best.memory;
+  if (left < kTight * out.in.cluster.memory)
+    out.hinges.push_back(fmt::format("hinges on memory: it leaves {} of {}; plan.reserve and balanced routing decide whether it fits", show(left, Unit::kBytes),
+                                     show(out.in.cluster.memory, Unit::kBytes)));
   const std::pair<const char*, Link Cluster::*> links[] = {{"links between nodes", &Cluster::inter}, {"links inside a node", &Cluster::intra}};
   for (const auto& [name, link] : links) {
+    if (link == &Cluster::inter && best.gpus <= out.in.cluster.gpus_per_node) continue;
     std::string found;
     for (const double factor : {0.8, 0.5, 0.25, 1.25, 2.0, 3.0, 5.0}) {
       Candidate a = best, b = out.given;
@@ -209,13 +214,14 @@ void find_hinges(Search& out) {
       if (found.empty() && price(a) && price(b) && a.step >= b.step)
         found = fmt::format("at {} the given plan is faster", show((a.in.cluster.*link).bandwidth, Unit::kBandwidth));
     }
-    out.hinges.push_back(fmt::format("{}: {}", name, found.empty() ? "from a quarter to five times the bandwidth it stays ahead" : found));
+    out.hinges.push_back(found.empty() ? fmt::format("does not hinge on {}: from a quarter to five times the bandwidth it stays ahead", name)
+                                       : fmt::format("hinges on {}: {}", name, found));
   }
   const auto rows = [](const PlanInput& in) { return in.run.data.seq_len * in.run.train.micro_batch / in.run.parallel.mesh.cp; };
   if (rows(best.in) >= rows(out.given.in)) return;  // rates of more rows are no lower
   if (const double rate = breakeven_rate(best, out.given.step); rate > 0)
     out.hinges.push_back(
-        fmt::format("GEMMs of {} rows, {} in the given plan, at the rate of the nearest measured shape: at {:.1f} % of it the given plan is as fast",
+        fmt::format("hinges on GEMMs of {} rows, {} in the given plan, at the rate of the nearest measured shape: at {:.1f} % of it the given plan is as fast",
                     rows(best.in), rows(out.given.in), 100 * rate));
 }
 }  // namespace

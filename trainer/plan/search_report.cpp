@@ -17,6 +17,8 @@ constexpr const char* kLegend[] = {"micro-b.: micro-batches x sequences; again, 
                                    "exp, bub, col: exposed exchanges, bubble, gradient and weight collectives, % of the step; *: layers moved between stages"};
 using Row = std::array<std::string, kColumns>;
 
+bool fits(const Search& s, const Candidate& c) { return c.memory <= s.in.cluster.memory; }
+
 Row row_of(const Candidate& c) {
   const MeshSizes& m = c.in.run.parallel.mesh;
   std::string again;
@@ -166,22 +168,22 @@ std::string search_text(const Search& s) {
   for (const Row& row : table.rows) out += table.line(row);
   if (table.rows.size() < s.front.size())
     out += fmt::format("... {} more points of the front, slower in less memory or on fewer GPUs (--json has all)\n", s.front.size() - table.rows.size());
-  out += s.why_not_given.empty() ? "as given:\n" + table.line(table.given) : "as given: cannot be built: " + s.why_not_given + "\n";
+  out += s.why_not_given.empty() ? (fits(s, s.given) ? "as given:\n" : "as given (does not fit):\n") + table.line(table.given) : "as given: cannot be built: " + s.why_not_given + "\n";
   for (const char* line : kLegend) out += std::string(line) + "\n";
   const Candidate& best = s.front.front();
   out += fmt::format("\nbest: {}\n  {}bound by {}\n", best.text,
                      s.why_not_given.empty() ? fmt::format("{:+.1f} % of the given plan's step; ", 100 * (best.step / s.given.step - 1)) : "", best.bound_by);
   if (!best.in.run.parallel.stage_layers.empty()) out += "  layers of its stages: [" + layers_of(best) + "]\n";
-  for (const std::string& h : s.hinges) out += "  hinges on " + h + "\n";
+  for (const std::string& h : s.hinges) out += "  " + h + "\n";
   return out + fmt::format("  one more GB of memory would buy {} a step, one more GB/s between nodes {}\n",
                            show(best.step - s.step_with_more_memory, Unit::kSeconds), show(best.step - s.step_with_more_bandwidth, Unit::kSeconds));
 }
 
 std::string search_json(const Search& s) {
   nlohmann::ordered_json j;
-  const auto item = [](const Candidate& c) {
+  const auto item = [&s](const Candidate& c) {
     nlohmann::ordered_json o = {{"gpus", c.gpus},           {"step_time", c.step}, {"tokens_per_gpu_second", c.tokens_per_gpu_second},
-                                {"memory", c.memory},       {"bubble", c.bubble},  {"exposed", c.exposed},
+                                {"memory", c.memory},       {"fits", fits(s, c)},  {"bubble", c.bubble},  {"exposed", c.exposed},
                                 {"optimizer", c.optimizer}, {"layout", c.text},    {"bound_by", c.bound_by}};
     if (!c.in.run.parallel.stage_layers.empty()) o["stage_layers"] = c.in.run.parallel.stage_layers;
     return o;
@@ -222,7 +224,7 @@ std::string search_svg(const Search& s) {
   const auto cut = [](std::string line) { return line.substr(0, line.size() - 1); };  // no line end
   text(cut(table.heads()), "font-weight=\"bold\"");
   for (const Row& row : table.rows) text(cut(table.line(row)), "");
-  text(s.why_not_given.empty() ? cut(table.line(table.given)) + "  as given" : "as given: cannot be built: " + s.why_not_given, "fill=\"#b5651d\"");
+  text(s.why_not_given.empty() ? cut(table.line(table.given)) + (fits(s, s.given) ? "  as given" : "  as given: does not fit") : "as given: cannot be built: " + s.why_not_given, "fill=\"#b5651d\"");
   for (const char* line : kLegend) text(line, "font-size=\"11\" fill=\"#555\"");
   text("best: " + s.front.front().text, "font-size=\"11\"");
   text("bound by " + s.front.front().bound_by, "font-size=\"11\"");

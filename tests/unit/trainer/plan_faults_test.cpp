@@ -172,7 +172,7 @@ TEST_CASE("A search that finds nothing says why", "[plan]") {
 TEST_CASE("A search says at what rate of its smaller GEMMs the given plan would be as fast", "[plan]") {
   const PlanInput in = load_plan("deepseek-v2-lite", {"cluster=h200-8", "train.global_batch=64", "parallel.ep=8", "train.micro_batch=8"}, kFolders);
   const Search s = search_layouts(in);
-  const auto hinge = std::find_if(s.hinges.begin(), s.hinges.end(), [](const std::string& h) { return h.find("GEMMs of ") == 0; });
+  const auto hinge = std::find_if(s.hinges.begin(), s.hinges.end(), [](const std::string& h) { return h.find("hinges on GEMMs of ") == 0; });
   REQUIRE(hinge != s.hinges.end());
   INFO(*hinge);
   const double share = std::stod(hinge->substr(hinge->find(" at ", hinge->find("shape")) + 4)) / 100;
