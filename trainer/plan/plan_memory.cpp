@@ -86,10 +86,11 @@ class RankWalks {
     m.shared = n.shared;
     m.experts = n.experts;
     m.tables = tables;
-    if (zero >= 3) {  // layer by layer: one computes, the next is gathered, or the last one's gradients are reduced; in pairs F and B have a layer each
+    if (zero >= 2) {  // layer by layer: one computes, the next is gathered, or the last one's gradients are reduced; in pairs F and B have a layer each
       const auto [weights, parameters] = largest_layer(r, linear, tables > 0 ? table : 0);
-      m.gathered = weights * (in_.plan.text("overlap") == "pairs" ? 4 : 2);
-      m.unreduced = 2 * parameters * grad;
+      if (zero >= 3) m.gathered = weights * (in_.plan.text("overlap") == "pairs" ? 4 : 2);
+      // ZeRO-2 reduces when the pipeline runs empty: several micro-batches are summed whole until then.
+      m.unreduced = zero < 3 && s_.priced.num_microbatches() > 1 ? (n.shared + n.experts) * grad : 2 * parameters * grad;
     }
     m.weights = sharded((n.shared - tables) * linear + tables * 2, n.experts * linear, zero >= 3) + m.gathered;
     m.grads = sharded(n.shared * grad, n.experts * grad, zero >= 2) + m.unreduced;
@@ -224,10 +225,10 @@ void explain_memory(const PlanInput& in, const StepPrediction& s, const std::vec
   std::vector<std::string> weights = {"memory.shared_parameters", "memory.table_parameters", "memory.expert_parameters", "plan.precision", "plan.zero"},
                            grads = {"memory.shared_parameters", "memory.expert_parameters", "plan.grads", "plan.zero"};
   std::string also;
-  if (m.gathered > 0) {
-    also = "; sharded, and the layers under way";
-    ledger.put("memory.gathered", m.gathered, Unit::kBytes, "ZeRO-3: of the largest layer (or table), the one that computes and the one that is gathered, of F and of B in pairs", parameter_inputs());
-    ledger.put("memory.unreduced", m.unreduced, Unit::kBytes, "ZeRO-3: gradients of two such layers, before they are reduced", parameter_inputs());
+  if (m.unreduced > 0) {
+    also = "; sharded, and those under way";
+    ledger.put("memory.gathered", m.gathered, Unit::kBytes, "ZeRO-3: of the largest layer (or table), the one that computes and the one that is gathered, of F and of B in pairs; ZeRO-2: none", parameter_inputs());
+    ledger.put("memory.unreduced", m.unreduced, Unit::kBytes, "gradients before they are reduced: of two such layers; ZeRO-2 with several micro-batches: of all layers, summed until the pipeline runs empty", parameter_inputs());
     weights.push_back("memory.gathered");
     grads.push_back("memory.unreduced");
   }

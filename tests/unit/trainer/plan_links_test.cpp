@@ -133,3 +133,12 @@ TEST_CASE("A search names what binds most first, and no link that the best layou
     CHECK_THAT(h, !Contains("hinges on memory"));
   }
 }
+
+TEST_CASE("ZeRO-2 saves gradients only where each micro-batch is reduced", "[plan]") {
+  const auto grads = [](const char* zero, const char* flushes) {
+    return lite({"parallel.pp=2", "parallel.ep=1", "parallel.schedule=1f1b", std::string("plan.zero=") + zero, std::string("plan.flushes=") + flushes}).memory.front().grads;
+  };
+  CHECK(grads("2", "1") > grads("1", "1"));      // eight micro-batches are summed whole, and reduced into shards
+  CHECK(grads("2", "8") < 0.5 * grads("1", "8"));  // one each
+  CHECK(grads("2", "8") > grads("1", "8") / 8);
+}
