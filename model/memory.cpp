@@ -360,7 +360,8 @@ struct StageReplay {
       r.take(m + "d_normed", rows, D, r.s());
     }
   }
-  void backward() {
+  // is_fused: each layer's W follows its B.
+  void backward(bool is_fused = false) {
     std::string d = "d_output";
     if (is_last) {
       for (int64_t k = mtp(); k >= 1; --k) {
@@ -375,6 +376,7 @@ struct StageReplay {
         r.take(m + "d_joined", rows, 2 * D, r.s());
         r.take(m + "d_embedded", rows, D, r.s());
         for (const char* t : {"embedded", "enorm_rstd", "hnorm_rstd", "d_joined"}) r.free(m + t);
+        if (is_fused) module_weight(k);
       }
       d = "d_normed";
       for (const char* t : {"x_last", "final_rstd", "normed"}) r.free(t);
@@ -383,14 +385,17 @@ struct StageReplay {
       r.rename(d, name(i) + "dout");
       r.block_backward(name(i), i, T());
       d = name(i) + "dh";
+      if (is_fused) r.block_weight(name(i), i);
     }
     r.rename(d, is_first ? "d_embedded" : "d_input");
+    if (is_fused) r.free("d_embedded");
+  }
+  void module_weight(int64_t k) {
+    r.block_weight(module(k), r.config().num_hidden_layers + k - 1);
+    for (const char* t : {"dx_module", "joined", "d_embedded"}) r.free(module(k) + t);
   }
   void weight() {
-    for (int64_t k = mtp(); k >= 1; --k) {
-      r.block_weight(module(k), r.config().num_hidden_layers + k - 1);
-      for (const char* t : {"dx_module", "joined", "d_embedded"}) r.free(module(k) + t);
-    }
+    for (int64_t k = mtp(); k >= 1; --k) module_weight(k);
     for (int64_t i = layers.end - 1; i >= layers.begin; --i) r.block_weight(name(i), i);
     r.free("d_embedded");
   }
@@ -408,6 +413,8 @@ StageMemory stage_memory(const ModelConfig& config, Range layers, bool is_first,
     if (name != "output") m.kept.emplace_back(name, bytes);
   stage.r.free("output");
   if (!is_last) stage.r.take("d_output", T, D, stage.r.s());
+  StageReplay fused = stage;
+  m.full_backward = fused.r.measure([&] { fused.backward(true); });
   m.backward = stage.r.measure([&] { stage.backward(); });
   stage.r.free("d_input");
   m.weight = stage.r.measure([&] { stage.weight(); });

@@ -35,6 +35,7 @@ struct ActionMemory {
 // Of one micro-batch on a stage. A boundary tensor arrives with a receive and leaves with a send: message.
 struct StageMemory {
   ActionMemory forward, backward, weight;
+  ActionMemory full_backward;                        // B and W of one layer after the other, as GPU trainers do; Atoll's executor runs B of the stage, then W
   double message = 0;                                // activations of one boundary tensor
   std::vector<std::pair<std::string, double>> kept;  // after F, by tensor, for the explanation
 };

@@ -53,7 +53,7 @@ class Walk {
 Held sum(const Held& a, const Held& b) { return {a.activations + b.activations, a.routed + b.routed}; }
 
 template <class Of>
-RankPeaks walk(const Schedule& schedule, int rank, const Of& of, bool are_pairs_overlapped) {
+RankPeaks walk(const Schedule& schedule, int rank, const Of& of, const Execution& execution) {
   Walk steps(schedule, rank);
   const auto forward = [&](int stage, int m, int i) {
     if (steps.is_local(stage - 1, m)) steps.rise({of(stage, m).message, 0}, i);  // the executor copies between stages of one rank
@@ -63,6 +63,15 @@ RankPeaks walk(const Schedule& schedule, int rank, const Of& of, bool are_pairs_
     if (steps.is_local(stage + 1, m)) steps.rise({of(stage, m).message, 0}, i);
     steps.action(of(stage, m).backward, i);
   };
+  const auto full_backward = [&](int stage, int m, int i) {
+    if (!execution.are_layers_fused) {
+      backward(stage, m, i);
+      return steps.action(of(stage, m).weight, i);
+    }
+    if (steps.is_local(stage + 1, m)) steps.rise({of(stage, m).message, 0}, i);
+    steps.action(of(stage, m).full_backward, i);
+  };
+  const auto on_the_way = [&](int stage, int m) { return execution.are_layers_fused ? of(stage, m).full_backward.peak : of(stage, m).backward.peak; };
   const auto& list = schedule.actions[static_cast<size_t>(rank)];
   for (int i = 0; i < static_cast<int>(list.size()); ++i) {
     const Action& a = list[static_cast<size_t>(i)];
@@ -70,15 +79,11 @@ RankPeaks walk(const Schedule& schedule, int rank, const Of& of, bool are_pairs_
       case ActionKind::kForward: forward(a.stage, a.microbatch, i); break;
       case ActionKind::kBackward: backward(a.stage, a.microbatch, i); break;
       case ActionKind::kWeight: steps.action(of(a.stage, a.microbatch).weight, i); break;
-      case ActionKind::kFullBackward:
-        backward(a.stage, a.microbatch, i);
-        steps.action(of(a.stage, a.microbatch).weight, i);
-        break;
+      case ActionKind::kFullBackward: full_backward(a.stage, a.microbatch, i); break;
       case ActionKind::kPair:
-        if (are_pairs_overlapped) steps.rise(sum(of(a.stage, a.microbatch).forward.peak, of(a.pair_stage, a.pair_microbatch).backward.peak), i);
+        if (execution.are_pairs_overlapped) steps.rise(sum(of(a.stage, a.microbatch).forward.peak, on_the_way(a.pair_stage, a.pair_microbatch)), i);
         forward(a.stage, a.microbatch, i);
-        backward(a.pair_stage, a.pair_microbatch, i);
-        steps.action(of(a.pair_stage, a.pair_microbatch).weight, i);
+        full_backward(a.pair_stage, a.pair_microbatch, i);
         break;
       case ActionKind::kRecvForward:
       case ActionKind::kRecvBackward: steps.message(of(a.stage, a.microbatch).message, i); break;
@@ -90,12 +95,12 @@ RankPeaks walk(const Schedule& schedule, int rank, const Of& of, bool are_pairs_
 }
 }  // namespace
 
-RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, bool are_pairs_overlapped) {
-  return walk(schedule, rank, of, are_pairs_overlapped);
+RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& of, const Execution& execution) {
+  return walk(schedule, rank, of, execution);
 }
-RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, bool are_pairs_overlapped) {
+RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, const Execution& execution) {
   return walk(
-      schedule, rank, [&](int stage, int) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; }, are_pairs_overlapped);
+      schedule, rank, [&](int stage, int) -> const StageMemory& { return stages[static_cast<size_t>(stage)]; }, execution);
 }
 
 namespace {
@@ -212,7 +217,7 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
   for (int s = 0; s < schedule.num_stages; ++s)
     stages.push_back(stage_memory(o.model, layers[static_cast<size_t>(s)], s == 0, s == schedule.num_stages - 1, m));
   if (shape.rows.empty()) {
-    f.peaks = walk_rank(schedule, pp_rank, stages, false);
+    f.peaks = walk_rank(schedule, pp_rank, stages, {});
   } else {
     std::vector<std::vector<StageMemory>> of_microbatch(shape.rows.size());  // [micro-batch][stage of this rank]
     const std::vector<int> mine = schedule.stages_of(pp_rank);
@@ -225,7 +230,7 @@ RankForecast forecast_rank(const EngineOptions& o, const Schedule& schedule, con
         [&](int stage, int microbatch) -> const StageMemory& {
           return of_microbatch[static_cast<size_t>(microbatch)][static_cast<size_t>(std::lower_bound(mine.begin(), mine.end(), stage) - mine.begin())];
         },
-        false);
+        {});
   }
 
   const auto place = [&](Axis axis) { return Range{mesh.index(axis, rank), mesh.size(axis)}; };

@@ -21,9 +21,14 @@ struct RankPeaks {
   Peak activations, routed, both;  // both: of their sum
 };
 using MemoryOf = std::function<const StageMemory&(int stage, int microbatch)>;
-RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& memory, bool are_pairs_overlapped);
-// stages[s]: memory of a micro-batch on stage s. are_pairs_overlapped: F and B of a pair hold what they need on the way at the same time.
-RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, bool are_pairs_overlapped);
+// How full backwards and pairs are run. are_layers_fused: a layer's W follows its B, as GPU trainers do; else B of the stage, then W, as Atoll's executor does.
+// are_pairs_overlapped: F and B of a pair hold what they need on the way at the same time.
+struct Execution {
+  bool are_layers_fused = false, are_pairs_overlapped = false;
+};
+RankPeaks walk_rank(const Schedule& schedule, int rank, const MemoryOf& memory, const Execution& execution);
+// stages[s]: memory of a micro-batch on stage s.
+RankPeaks walk_rank(const Schedule& schedule, int rank, const std::vector<StageMemory>& stages, const Execution& execution);
 
 // What one rank of a run of the trainer will hold and send, from its options alone.
 struct RunShape {

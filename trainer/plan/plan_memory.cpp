@@ -96,7 +96,7 @@ class RankWalks {
     m.grads = sharded(n.shared * grad, n.experts * grad, zero >= 2) + m.unreduced;
     m.optimizer = sharded(n.shared * (4 + moments), n.experts * (4 + moments), true);
     const auto of_stage = [&](int stage, int) -> const StageMemory& { return *stages_[static_cast<size_t>(stage)]; };
-    const RankPeaks peaks = walk_rank(*s_.schedule, r, of_stage, in_.plan.text("overlap") == "pairs");
+    const RankPeaks peaks = walk_rank(*s_.schedule, r, of_stage, {.are_layers_fused = true, .are_pairs_overlapped = in_.plan.text("overlap") == "pairs"});
     m.activations = peaks.both.bytes;
     m.moment = peaks.both.moment;
     m.peak_action = peaks.both.action;

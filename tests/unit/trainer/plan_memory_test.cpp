@@ -115,3 +115,25 @@ TEST_CASE("The memory model says what every segment of every rank holds, to the 
   });
   SUCCEED();
 }
+
+TEST_CASE("A full backward, layer by layer, ends where B and W end, and needs less on the way the more layers a stage has", "[plan]") {
+  const ModelConfig c = *model_preset("deepseek-v2-lite");
+  MemoryShape shape;
+  shape.tokens = 4096;
+  shape.rows_sent = shape.rows_received = 4096.0 * static_cast<double>(c.num_experts_per_tok);
+  for (const bool is_full : {false, true})
+    for (const bool is_last : {false, true}) {
+      INFO("recomputed " << is_full << ", last stage " << is_last);
+      shape.recompute.full = is_full;
+      const auto excess = [&](int64_t end) {
+        const StageMemory m = stage_memory(c, {2, end}, false, is_last, shape);
+        CHECK(m.full_backward.net.activations == m.backward.net.activations + m.weight.net.activations);
+        CHECK(m.full_backward.net.routed == m.backward.net.routed + m.weight.net.routed);
+        const double fused = m.full_backward.peak.activations + m.full_backward.peak.routed, split = m.backward.peak.activations + m.backward.peak.routed;
+        CHECK(fused <= split);
+        return split - fused;
+      };
+      CHECK(excess(4) > 0);
+      CHECK(excess(12) > 3 * excess(4));
+    }
+}
