@@ -388,10 +388,14 @@ std::vector<std::string> layout_problems(const PlanInput& in) {
     out.push_back(text("ep=", m.ep, " x etp=", m.etp, " does not divide the ", ranks, " ranks of a pipeline stage (dp=", dp, " x tp x cp)"));
   all();
   const int64_t sequences = in.sequences();
-  const int64_t below = in.run.train.global_batch / sequences * sequences;
-  if (in.run.train.global_batch % sequences != 0)
+  if (in.run.train.global_batch % sequences != 0) {  // the multiples that the schedule admits, too
+    const std::string schedule = in.schedule();
+    const bool is_dualpipe = schedule.compare(0, 8, "dualpipe") == 0;
+    const int64_t step = sequences * (schedule == "interleaved" ? m.pp : schedule == "dualpipe" ? 2 : 1), least = is_dualpipe ? 2 * m.pp * sequences : step;
+    const int64_t below = in.run.train.global_batch / step * step;
     out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch,
-                       " (x plan.flushes) = ", sequences, "; give a multiple of it, as ", below > 0 ? text(below, " or ") : "", below + sequences));
+                       " (x plan.flushes) = ", sequences, "; give a multiple of it, as ", below >= least ? text(below, " or ") : "", std::max(least, below + step)));
+  }
   add_schedule_problem(in, out);
   return out;
 }

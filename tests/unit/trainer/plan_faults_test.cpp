@@ -149,7 +149,8 @@ TEST_CASE("A price, a stall or an overlap at the edge of what is allowed gives n
   CHECK_THAT(report_text(free), !Contains("inf"));
   CHECK(instant.ledger.value("failures.goodput") == Approx(1 - 600 * 2048 / (50700 * 3600.0)));
   CHECK_THAT(plan_error({"cluster=h800-2048", "plan.comm_sms=132"}), Contains("(command line): plan.comm_sms = 132: the device has 132"));
-  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=15361"}), Contains("15360 or 15488"));
+  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=15361"}), Contains("15360 or 15616"));  // 15488 would be 121 micro-batches, which DualPipe refuses
+  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=129", "train.batch_ramp.start=0"}), Contains("as 4096"));  // and fewer than 32
   CHECK_THAT(plan_error({"cluster=h100-1024"}, "debug"), Contains("train.global_batch = 8") && Contains("as 1024"));
 }
 
