@@ -6,11 +6,12 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
+#include <optional>
 
 #include "kernels/base/log.h"
 #include "launch/commands.h"
 #include "launch/mpirun_line.h"
+#include "trainer/config_values.h"
 #include "trainer/plan/dry_run.h"
 #include "trainer/trainer.h"
 
@@ -30,16 +31,19 @@ HostInfo look_at_host(const MpiSession& session) {
 
 namespace {
 int dry_run(const std::string& recipe, std::vector<std::string> overrides, bool json, std::string& phase) {
-  int world = 0;
-  for (const std::string& o : overrides)
-    if (o.rfind("world=", 0) == 0) world = std::atoi(o.c_str() + 6);
+  std::optional<int64_t> world;
+  for (const std::string& o : overrides) {
+    if (o.rfind("world=", 0) != 0) continue;
+    const std::string problem = parse_whole({.kind = YamlNode::Kind::kScalar, .text = o.substr(6)}, world.emplace());
+    if (!problem.empty()) throw ConfigError(o + " (command line): " + problem);
+  }
   std::erase_if(overrides, [](const std::string& o) { return o.rfind("world=", 0) == 0; });
-  if (world < 1) throw ConfigError("--dry-run needs the number of ranks: world=16");
+  if (!world) throw ConfigError("--dry-run needs the number of ranks: world=16");
   const RunConfig config = load_run_config(recipe, overrides);
   phase = "start";
-  const plan::DryRun run = plan::dry_run(config, world);
+  const plan::DryRun run = plan::dry_run(config, *world);
   std::fputs((json ? plan::dry_run_json(run) : plan::dry_run_text(run)).c_str(), stdout);
-  return run.problems.empty() ? 0 : static_cast<int>(run.is_data_problem ? ExitCode::kData : ExitCode::kConfig);
+  return static_cast<int>(run.exit);
 }
 }  // namespace
 
@@ -50,7 +54,7 @@ void add_train(CLI::App& app, Command& chosen, const std::vector<std::string>& w
   train->add_option("recipe", recipe, "YAML file; docs/configuration.md lists every key")->required();
   train->add_option("overrides", overrides, "key=value, as train.steps=2000 or parallel.pp=4; the last of equal keys wins");
   static bool is_dry = false, json = false;
-  train->add_flag("--dry-run", is_dry, "with world=N: all that a start of N ranks does but the steps, in this process; nothing is written");
+  train->add_flag("--dry-run", is_dry, "with world=N (at most " + std::to_string(plan::kMaxWorld) + "): all that a start of N ranks does but the steps, in this process; nothing is written");
   train->add_flag("--json", json, "the dry run as JSON, every rank's groups");
   train->footer("For example: mpirun -n 4 atoll train launch/recipes/quickstart.yaml data.store=runs/store parallel.pp=2 parallel.ep=2 run.name=mine\n"
                 "(as root, or with more ranks than cores: mpirun --allow-run-as-root --oversubscribe). Without mpirun it is one rank.\n"

@@ -27,7 +27,9 @@ std::string dualpipe_objection(int P, int n) {
 }
 std::string dualpipev_objection(int P, int n) { return n < 2 * P ? detail::concat("needs at least 2 micro-batches a rank, ", 2 * P, " for ", P, " ranks, not ", n) : ""; }
 std::string interleaved_objection(int P, int n) {
-  return n % P != 0 ? detail::concat("needs micro-batches in whole groups of ", P, " (one a rank), not ", n, "; nearest: ", std::max(n / P * P, P), " or ", (n / P + 1) * P) : "";
+  if (n % P == 0) return "";
+  const std::string below = n > P ? detail::concat(n / P * P, " or ") : "";
+  return detail::concat("needs micro-batches in whole groups of ", P, " (one a rank), not ", n, "; nearest: ", below, (n / P + 1) * P);
 }
 
 const std::vector<Form>& forms() {

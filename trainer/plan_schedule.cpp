@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -66,7 +67,7 @@ Schedule schedule_of(const std::string& name, const Request& r) {
   const int per_rank = schedule_frame(name, 2, 4, vpp).num_stages / 2;  // an unknown name ends here
   if (!r.stages || !r.microbatches) throw ConfigError(detail::concat("schedule ", name, " needs ", r.stages ? "" : "stages=N ", r.microbatches ? "" : "microbatches=N"));
   if (*r.stages % per_rank != 0) throw ConfigError(detail::concat("stages = ", *r.stages, ": schedule ", name, " holds ", per_rank, " stages a rank, so their number must be a multiple of ", per_rank));
-  if (*r.stages > 4096 || *r.stages * *r.microbatches > 4'000'000) throw ConfigError("at most 4096 stages, and 4 million (stage, micro-batch) pairs");
+  if (*r.stages > kMaxScheduleStages || *r.stages * *r.microbatches > kMaxSchedulePairs) throw ConfigError(kScheduleBound);
   return build_schedule(name, static_cast<int>(*r.stages) / per_rank, static_cast<int>(*r.microbatches), vpp);
 }
 
@@ -192,23 +193,23 @@ std::string schedule_json(const SchedulePlan& plan) {
   return root.dump() + "\n";
 }
 
+// Written as text at once: a tree of millions of events would take ten times their memory.
 std::string schedule_trace(const Schedule& s, const Simulation& sim) {
-  Json events = Json::array();
-  events.push_back({{"name", "process_name"}, {"ph", "M"}, {"pid", 0}, {"args", {{"name", "pipeline " + s.name}}}});
+  constexpr size_t kMaxEvents = 4'000'000;  // 0.8 GB: what Perfetto opens
+  size_t num_events = 0;
+  for (const auto& timeline : sim.timeline) num_events += timeline.size();
+  if (num_events > kMaxEvents)
+    throw ConfigError(fmt::format("a trace of {} actions would be too large to open: at most 4 million; give fewer micro-batches (the steady phase repeats) or fewer stages", num_events));
+  std::string out = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n" + Json{{"name", "process_name"}, {"ph", "M"}, {"pid", 0}, {"args", {{"name", "pipeline " + s.name}}}}.dump();
+  const auto put = [&]<class... T>(fmt::format_string<T...> format, T&&... values) { fmt::format_to(std::back_inserter(out), format, std::forward<T>(values)...); };
   for (int rank = 0; rank < s.num_ranks; ++rank) {
-    events.push_back({{"name", "thread_name"}, {"ph", "M"}, {"pid", 0}, {"tid", rank}, {"args", {{"name", fmt::format("rank {} (stages {})", rank, stages_text(s, rank))}}}});
-    events.push_back({{"name", "thread_sort_index"}, {"ph", "M"}, {"pid", 0}, {"tid", rank}, {"args", {{"sort_index", rank}}}});
+    put(",\n{{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":0,\"tid\":{},\"args\":{{\"name\":\"rank {} (stages {})\"}}}}", rank, rank, stages_text(s, rank));
+    put(",\n{{\"name\":\"thread_sort_index\",\"ph\":\"M\",\"pid\":0,\"tid\":{},\"args\":{{\"sort_index\":{}}}}}", rank, rank);
     for (const TimedAction& t : sim.timeline[static_cast<size_t>(rank)])
-      events.push_back({{"name", to_string(t.action)},
-                        {"cat", kind_name(t.action.kind)},
-                        {"ph", "X"},
-                        {"pid", 0},
-                        {"tid", rank},
-                        {"ts", t.begin * 1000},
-                        {"dur", (t.end - t.begin) * 1000},
-                        {"args", {{"stage", t.action.stage}, {"microbatch", t.action.microbatch}}}});
+      put(",\n{{\"name\":\"{}\",\"cat\":\"{}\",\"ph\":\"X\",\"pid\":0,\"tid\":{},\"ts\":{},\"dur\":{},\"args\":{{\"stage\":{},\"microbatch\":{}}}}}", to_string(t.action),
+          kind_name(t.action.kind), rank, t.begin * 1000, (t.end - t.begin) * 1000, t.action.stage, t.action.microbatch);
   }
-  return Json{{"displayTimeUnit", "ms"}, {"traceEvents", std::move(events)}}.dump() + "\n";
+  return out + "\n]}\n";
 }
 
 }  // namespace atoll

@@ -14,7 +14,7 @@
 
 namespace atoll {
 namespace {
-constexpr int kMaxRanks = 4096, kMaxStages = 4096, kMaxMicrobatches = 65536;
+constexpr int kMaxRanks = 4096, kMaxStages = kMaxScheduleStages, kMaxMicrobatches = 65536;
 
 std::vector<std::string> words_of(const std::string& text) {
   std::istringstream in(text);
@@ -57,7 +57,8 @@ class FileReader {
     bool has_header = false;
     for (std::string row; std::getline(in, row);) {
       ++line;
-      if (const auto words = words_of(row); words.empty() || words[0][0] == '#') continue;
+      row.resize(std::min(row.find('#'), row.size()));  // a comment, on a line of its own or after an action
+      if (const auto words = words_of(row); words.empty()) continue;
       const size_t comma = row.find(',');
       const std::vector<std::string> first = words_of(row.substr(0, comma));
       const std::string rest = comma == std::string::npos ? "" : row.substr(comma + 1);
@@ -153,7 +154,7 @@ class FileReader {
     if (!problems_.empty()) return;
     if (!s.rank_of_stage.empty() && std::ssize(s.rank_of_stage) != num_stages)
       return complain(1, "stages places " + std::to_string(s.rank_of_stage.size()) + " stages, the actions have " + std::to_string(num_stages));
-    if (int64_t{num_stages} * s.num_microbatches > 4'000'000) return complain(1, "more than 4 million (stage, micro-batch) pairs");
+    if (int64_t{num_stages} * s.num_microbatches > kMaxSchedulePairs) return complain(1, kScheduleBound);
     s.num_stages = num_stages;
     std::vector<int> first(static_cast<size_t>(num_stages), -1), last = first;
     for (int rank = 0; rank < s.num_ranks; ++rank)

@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/base/error.h"
 #include "trainer/svg.h"
 
 namespace atoll {
 namespace {
 constexpr double kLeft = 78, kPlot = 1800, kRight = 26, kHeader = 92, kBandGap = 44, kDigit = 5.6;
 constexpr int kMaxBands = 8, kMaxShades = 4;
+constexpr size_t kMaxBoxes = 300'000;  // some 50 MB, which browsers still show
 struct Hue { const char* css; const char* meaning; int light[3], dark[3]; };
 constexpr Hue kHues[] = {{"f", "forward (F)", {178, 208, 247}, {40, 92, 168}},
                          {"x", "full backward (B and W)", {183, 226, 176}, {38, 118, 54}},
@@ -160,6 +162,13 @@ class Picture {
 };
 }  // namespace
 
-std::string schedule_svg(const Schedule& schedule, const Simulation& simulation) { return Picture(schedule, simulation).draw(); }
+std::string schedule_svg(const Schedule& schedule, const Simulation& simulation) {
+  size_t num_boxes = 0;
+  for (const auto& timeline : simulation.timeline)
+    for (const TimedAction& t : timeline) num_boxes += t.action.kind == ActionKind::kPair ? 2 : 1;
+  if (num_boxes > kMaxBoxes)
+    throw ConfigError(fmt::format("a picture of {} boxes would be neither opened nor read: at most {}; draw fewer micro-batches (the steady phase repeats) or fewer stages", num_boxes, kMaxBoxes));
+  return Picture(schedule, simulation).draw();
+}
 
 }  // namespace atoll

@@ -2,11 +2,14 @@
 #include "trainer/plan/dry_run.h"
 
 #include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "kernels/base/error.h"
 #include "model/flops.h"
@@ -17,6 +20,7 @@
 #include "trainer/metrics.h"
 #include "trainer/plan/sheet.h"
 #include "trainer/run_directory.h"
+#include "trainer/schedule_file.h"
 #include "trainer/schedule_rules.h"
 #include "trainer/trainer.h"
 
@@ -24,37 +28,36 @@ namespace atoll::plan {
 namespace {
 int num_microbatches(const RunConfig& c, const Mesh& mesh) {
   const int64_t per_micro = c.train.micro_batch * mesh.size(Axis::kDp);
-  return static_cast<int>((c.train.global_batch + per_micro - 1) / per_micro);
+  return static_cast<int>((c.train.global_batch + per_micro - 1) / per_micro);  // train.global_batch is at most 2^31
 }
 
+struct GroupOf {
+  const char* name;
+  Axis axis;
+  Group RankPlace::* member;
+};
+constexpr GroupOf kGroups[] = {{"pp", Axis::kPp, &RankPlace::pp}, {"dp", Axis::kDp, &RankPlace::dp}, {"ep", Axis::kEp, &RankPlace::ep}, {"edp", Axis::kEdp, &RankPlace::edp}};
+
+// A group is one object that all of its members name: a copy a rank would take memory with the square of the ranks.
 std::vector<RankPlace> place_ranks(const Mesh& mesh, bool is_mirrored) {
   std::vector<RankPlace> ranks(static_cast<size_t>(mesh.world()));
   const int pp = mesh.size(Axis::kPp);
   for (int r = 0; r < mesh.world(); ++r) {
     RankPlace& place = ranks[static_cast<size_t>(r)];
-    place.pp = mesh.group(Axis::kPp, r);
-    place.dp = mesh.group(Axis::kDp, r);
-    place.ep = mesh.group(Axis::kEp, r);
-    place.edp = mesh.group(Axis::kEdp, r);
+    for (const GroupOf& g : kGroups) {
+      if (place.*g.member != nullptr) continue;  // a member before it has shared it
+      const Group group = std::make_shared<const std::vector<int>>(mesh.group(g.axis, r));
+      for (const int other : *group) ranks[static_cast<size_t>(other)].*g.member = group;
+    }
     const int at = mesh.index(Axis::kPp, r);
-    if (at > 0) place.previous = place.pp[static_cast<size_t>(at - 1)];
-    if (at + 1 < pp) place.next = place.pp[static_cast<size_t>(at + 1)];
-    if (is_mirrored) place.mirror = {place.pp[static_cast<size_t>(std::min(at, pp - 1 - at))], place.pp[static_cast<size_t>(std::max(at, pp - 1 - at))]};
+    if (at > 0) place.previous = (*place.pp)[static_cast<size_t>(at - 1)];
+    if (at + 1 < pp) place.next = (*place.pp)[static_cast<size_t>(at + 1)];
+    if (!is_mirrored || place.mirror != nullptr) continue;
+    const int image = (*place.pp)[static_cast<size_t>(pp - 1 - at)];
+    place.mirror = std::make_shared<const std::vector<int>>(std::vector<int>{std::min(r, image), std::max(r, image)});
+    ranks[static_cast<size_t>(image)].mirror = place.mirror;
   }
   return ranks;
-}
-
-// Every group holds its rank exactly once, and all of its members hold the same group.
-void check_groups(const std::vector<RankPlace>& ranks) {
-  for (const auto& [name, axis] :
-       {std::pair{"pp", &RankPlace::pp}, {"dp", &RankPlace::dp}, {"ep", &RankPlace::ep}, {"edp", &RankPlace::edp}, {"mirror", &RankPlace::mirror}})
-    for (size_t r = 0; r < ranks.size(); ++r) {
-      const std::vector<int>& group = ranks[r].*axis;
-      if (group.empty()) continue;
-      ATOLL_CHECK(std::count(group.begin(), group.end(), static_cast<int>(r)) == 1, "rank ", r, " is not once in its own ", name, " group");
-      for (const int other : group)
-        ATOLL_CHECK(ranks[static_cast<size_t>(other)].*axis == group, "ranks ", r, " and ", other, " disagree on their ", name, " group");
-    }
 }
 
 void check_schedule(const Schedule& schedule) {
@@ -65,46 +68,69 @@ void check_schedule(const Schedule& schedule) {
   throw ConfigError(text);
 }
 
+// The first problem is the one that a start would end with, and gives the exit code.
+void add_problem(DryRun& run, const std::string& what, ExitCode code) {
+  if (run.problems.empty()) run.exit = code;
+  run.problems.push_back(what);
+}
+
+// The kernel's views of itself: a folder of them is one that root may write, and nothing can be made in it.
+bool is_of_kernel(const std::filesystem::path& folder) {
+  constexpr int64_t kKinds[] = {PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC, SECURITYFS_MAGIC, DEVPTS_SUPER_MAGIC};
+  struct statfs about = {};
+  if (::statfs(folder.c_str(), &about) != 0) return false;
+  return std::find(std::begin(kKinds), std::end(kKinds), static_cast<int64_t>(about.f_type)) != std::end(kKinds);
+}
+
 // A start makes the run folder; what is there of its path must be a folder that may be written.
 void check_can_write(const std::string& run_path) {
   std::filesystem::path at = std::filesystem::absolute(run_path);
   std::error_code failed;
   while (!std::filesystem::exists(std::filesystem::symlink_status(at, failed)) && at.has_relative_path()) at = at.parent_path();
-  const bool is_folder = std::filesystem::is_directory(at, failed);
-  if (is_folder && ::access(at.c_str(), W_OK | X_OK) == 0) return;
-  throw ConfigError("run folder " + run_path + " cannot be created: " + at.string() + (is_folder ? " may not be written" : " is not a folder") +
-                    "; choose another run.dir");
+  const bool is_folder = std::filesystem::is_directory(at, failed), is_writable = is_folder && ::access(at.c_str(), W_OK | X_OK) == 0;
+  if (is_writable && !is_of_kernel(at)) return;
+  const char* why = !is_folder ? " is not a folder" : is_writable ? " is a view of the kernel, which takes no folder" : " may not be written";
+  throw ConfigError("run folder " + run_path + " cannot be created: " + at.string() + why + "; choose another run.dir");
 }
 
-// The run folder and the data, as a start would find them.
+// What a start would find on disk, in the order in which it looks: the folder, its lock, the configuration of the run there, the data, the checkpoint.
 void look_at_disk(const RunConfig& c, DryRun& run) {
   const auto attempt = [&](const auto& body) {
+    const size_t before = run.problems.size();
     try {
       body();
-    } catch (const Error& e) {
-      run.problems.push_back(e.what());
-      run.is_data_problem = run.is_data_problem || e.code() == ExitCode::kData;
-    }
+    } catch (const Error& e) { add_problem(run, e.what(), e.code()); }
+    return run.problems.size() == before;
   };
+  const std::string path = c.run.path();
+  FolderUse use = FolderUse::kNew;
   std::optional<CheckpointReader> reader;
-  attempt([&] { check_can_write(c.run.path()); });
-  attempt([&] { require_free(c.run.path(), RunLock::holder(c.run.path() + "/lock")); });
-  attempt([&] {
-    const FolderUse use = use_of(c.run.path());
+  const bool is_usable = attempt([&] {
+    use = use_of(path);
     require_usable(c, use);
-    if (c.train.resume == "never") return;
-    if (use == FolderUse::kTrained) reader = CheckpointReader::open_newest(c.run.path());
+  });
+  attempt([&] { check_can_write(path); });
+  attempt([&] { require_free(path, RunLock::holder(path + "/lock")); });
+  std::optional<DataFeed> feed;
+  const auto look_at_checkpoint = [&] {
+    if (!is_usable || c.train.resume == "never") return;
+    if (use == FolderUse::kTrained) reader = CheckpointReader::open_newest(path);
     if (!reader && c.train.resume != "auto") reader = CheckpointReader::open(c.train.resume);
     if (!reader) return;
     const std::vector<std::string> changes = forbidden_changes(reader->meta().resolved_config_yaml, c);
     std::string text = reader->directory() + " was saved with another configuration:";
     for (const std::string& change : changes) text += "\n  " + change;
     if (!changes.empty()) throw ConfigError(text);
-  });
+  };
+  const bool is_trained = use == FolderUse::kTrained;  // its configuration is compared before the data is opened, that of a checkpoint elsewhere after it
+  if (is_trained) attempt(look_at_checkpoint);
   attempt([&] {
-    const DataFeed feed(c);
-    check_vocabulary(c, feed);
-    if (reader && reader->meta().data_fingerprint != feed.fingerprint())
+    feed.emplace(c);
+    check_vocabulary(c, *feed);
+  });
+  if (!is_trained) attempt(look_at_checkpoint);
+  attempt([&] {
+    if (feed && reader && reader->meta().data_fingerprint != feed->fingerprint())
       throw DataError("the data of " + c.data.store + " is not what " + reader->directory() + " was trained on; point data.store at the same store");
   });
 }
@@ -173,8 +199,10 @@ void forecast_ranks(const Mesh& mesh, const std::vector<ParameterSpec>& manifest
     run.forecasts.push_back(forecast_rank(options, run.schedule, manifest, mesh.world(), p * mesh.size(Axis::kDp), shape));
   const auto bound = [&](const char* key, int64_t limit, double needed) {
     if (limit > 0 && needed > static_cast<double>(limit))
-      run.problems.push_back(fmt::format("{} = {}: the fullest rank needs {} with balanced routing; raise it or use smaller micro-batches (train.micro_batch)",
-                                         key, show(static_cast<double>(limit), Unit::kBytes), show(needed, Unit::kBytes)));
+      add_problem(run,
+                  fmt::format("{} = {}: the fullest rank needs {} with balanced routing; raise it or use smaller micro-batches (train.micro_batch)", key,
+                              show(static_cast<double>(limit), Unit::kBytes), show(needed, Unit::kBytes)),
+                  ExitCode::kConfig);
   };
   double activations = 0, routed = 0, workspace = 0;
   for (const RankForecast& f : run.forecasts) {
@@ -188,19 +216,50 @@ void forecast_ranks(const Mesh& mesh, const std::vector<ParameterSpec>& manifest
 }
 }  // namespace
 
-DryRun dry_run(const RunConfig& config, int world) {
+// Whoever names a group is in it once, and whoever is in it names it: the same object, which is the group that a start computes on that rank.
+void check_groups(const Mesh& mesh, const std::vector<RankPlace>& ranks) {
+  const auto check_each = [&](const char* name, Group RankPlace::* member, const auto& own) {
+    std::vector<char> is_seen(ranks.size(), 0);
+    for (size_t r = 0; r < ranks.size(); ++r) {
+      const Group& group = ranks[r].*member;
+      if (group == nullptr) continue;
+      ATOLL_CHECK(own(static_cast<int>(r)) == *group, "rank ", r, " would make another ", name, " group than the one that it shares");
+      if (group->empty() || group->front() != static_cast<int>(r)) continue;
+      for (const int other : *group) {
+        const auto o = static_cast<size_t>(other);
+        ATOLL_CHECK(o < ranks.size() && ranks[o].*member == group, "ranks ", r, " and ", other, " disagree on their ", name, " group");
+        ATOLL_CHECK(!std::exchange(is_seen[o], 1), "rank ", other, " is twice in its ", name, " group");
+      }
+    }
+    for (size_t r = 0; r < ranks.size(); ++r) ATOLL_CHECK(is_seen[r] || ranks[r].*member == nullptr, "rank ", r, " is not in its own ", name, " group");
+  };
+  for (const GroupOf& g : kGroups) check_each(g.name, g.member, [&](int r) { return mesh.group(g.axis, r); });
+  const auto mirror = [&](int r) {
+    const int at = mesh.index(Axis::kPp, r), image = r + (mesh.size(Axis::kPp) - 1 - 2 * at) * mesh.size(Axis::kDp);
+    return std::vector<int>{std::min(r, image), std::max(r, image)};
+  };
+  check_each("mirror", &RankPlace::mirror, mirror);
+}
+
+DryRun dry_run(const RunConfig& config, int64_t world) {
+  if (world < 1) throw ConfigError(detail::concat("world=", world, " must be at least 1"));
+  if (world > kMaxWorld) throw ConfigError(detail::concat("world=", world, ": a dry run is of at most ", kMaxWorld, " ranks; `atoll plan` prices larger clusters"));
   DryRun run;
   run.config = config;
-  run.world = world;
-  const Mesh mesh(world, config.parallel.mesh);
+  run.world = static_cast<int>(world);
+  const Mesh mesh(run.world, config.parallel.mesh);
   const std::shared_ptr<const Schedule> custom = custom_schedule(config);
   check_microbatches(config, mesh.size(Axis::kDp), custom.get());
   look_at_disk(config, run);
   const int n = num_microbatches(config, mesh), halves = config.parallel.grad_halves == 2 && config.parallel.schedule != "dualpipe" && !custom ? 2 : 1;
+  const int per_rank = custom ? 1 : schedule_frame(config.parallel.schedule, mesh.size(Axis::kPp), n / halves, static_cast<int>(config.parallel.vpp)).num_stages / mesh.size(Axis::kPp);
+  if (int64_t{mesh.size(Axis::kPp)} * per_rank * n > kMaxSchedulePairs)
+    throw ConfigError(detail::concat("train.global_batch = ", config.train.global_batch, ": ", n, " micro-batches of train.micro_batch = ", config.train.micro_batch, " on ",
+                                     mesh.size(Axis::kPp) * per_rank, " stages: ", kScheduleBound));
   run.schedule = custom ? *custom : build_schedule(config.parallel.schedule, mesh.size(Axis::kPp), n / halves, static_cast<int>(config.parallel.vpp));
   check_schedule(run.schedule);
   run.ranks = place_ranks(mesh, run.schedule.is_mirrored);
-  check_groups(run.ranks);
+  check_groups(mesh, run.ranks);
   const std::vector<ParameterSpec> manifest = parameter_manifest(config.model);
   forecast_ranks(mesh, manifest, run);
   plan_checkpoint(mesh, manifest, run);
@@ -208,6 +267,7 @@ DryRun dry_run(const RunConfig& config, int world) {
 }
 
 namespace {
+constexpr int64_t kMaxNumbers = 20'000'000;  // of ranks in a JSON text: 200 MB
 std::string shown(double bytes) { return show(bytes, Unit::kBytes); }
 std::string group_text(const std::vector<int>& group) {
   if (group.size() <= 4) return fmt::format("{}", fmt::join(group, " "));
@@ -232,8 +292,8 @@ std::string dry_run_text(const DryRun& run) {
     }
     const RankPlace& p = run.ranks[static_cast<size_t>(r)];
     out += fmt::format("  {}: before {}, after {}; dp {}; ep {}; edp {}{}\n", mesh.describe(r), p.previous < 0 ? "-" : std::to_string(p.previous),
-                       p.next < 0 ? "-" : std::to_string(p.next), group_text(p.dp), group_text(p.ep), group_text(p.edp),
-                       p.mirror.empty() ? "" : "; mirror " + group_text(p.mirror));
+                       p.next < 0 ? "-" : std::to_string(p.next), group_text(*p.dp), group_text(*p.ep), group_text(*p.edp),
+                       p.mirror == nullptr ? "" : "; mirror " + group_text(*p.mirror));
   }
   out += fmt::format(
       "memory of the first rank of each pipeline position (balanced routing; workspace: scratch of this machine's kernels, {}):\n"
@@ -258,12 +318,17 @@ std::string dry_run_text(const DryRun& run) {
 }
 
 std::string dry_run_json(const DryRun& run) {
+  size_t numbers = 0;
+  for (const RankPlace& p : run.ranks) numbers += p.pp->size() + p.ep->size() + p.edp->size();
+  if (static_cast<int64_t>(numbers) > kMaxNumbers)
+    throw ConfigError(fmt::format("--json: every rank's groups are {} numbers here, more than {}: leave out --json, or give fewer ranks", with_thousands(static_cast<int64_t>(numbers)),
+                                  with_thousands(kMaxNumbers)));
   nlohmann::ordered_json j;
   j["world"] = run.world;
   j["schedule"] = {{"name", run.schedule.name}, {"stages", run.schedule.num_stages}, {"microbatches", run.schedule.num_microbatches}, {"proven", true}};
   for (const RankPlace& p : run.ranks)
     j["ranks"].push_back(
-        {{"previous", p.previous}, {"next", p.next}, {"pp", p.pp}, {"dp_first", p.dp.front()}, {"ep", p.ep}, {"edp", p.edp}, {"mirror", p.mirror}});
+        {{"previous", p.previous}, {"next", p.next}, {"pp", *p.pp}, {"dp_first", p.dp->front()}, {"ep", *p.ep}, {"edp", *p.edp}, {"mirror", p.mirror == nullptr ? std::vector<int>{} : *p.mirror}});
   for (const RankForecast& f : run.forecasts)
     j["memory"].push_back({{"weights", f.persistent.weights},
                            {"grads", f.persistent.grads},

@@ -8,6 +8,7 @@
 #include "kernels/base/error.h"
 #include "model/config.h"
 #include "parallel/schedule.h"
+#include "trainer/schedule_file.h"
 
 namespace atoll::plan {
 namespace {
@@ -15,7 +16,7 @@ const std::vector<SheetKey>& context_schema() {
   using enum Unit;
   static const std::vector<SheetKey> table = {
       {"name", kText, 0, 0, "!", "", "the stage's name"},
-      {"seq_len", kCount, 2, 1e9, "!", "", "tokens of a sequence"},
+      {"seq_len", kCount, 2, 134217728, "!", "", "tokens of a sequence"},
       {"global_batch", kCount, 1, 1e9, "!", "", "sequences of a step"},
       {"steps", kCount, 1, 1e9, "!", "", "optimizer steps"},
       {"cp", kCount, 1, 1e5, "1", "", "context-parallel ranks"},
@@ -267,6 +268,26 @@ int PlanInput::chunks() const {
 }
 std::string PlanInput::schedule() const { return plan.text("schedule").empty() ? run.parallel.schedule : plan.text("schedule"); }
 
+namespace {
+// A rate that a device reached and its peak do not go together where the rate is the larger one. One for each precision: the fastest.
+void add_peak_problems(const PlanInput& in, std::vector<std::string>& problems) {
+  if (in.calibration.gpu != in.cluster.gpu) return;  // of another device: told on the page
+  for (const char* precision : {"bf16", "fp8"}) {
+    const std::string key = std::string("gpu.") + precision;
+    const Value& peak = in.cluster.sheet.at(key);
+    const Rate* best = nullptr;
+    const auto reached = [&](const Rate& r) { return r.flops / r.sms * in.cluster.sms; };
+    for (const Rate& r : in.calibration.rates)
+      if (r.precision == precision && reached(r) > peak.number && (best == nullptr || reached(r) > reached(*best))) best = &r;
+    if (best == nullptr) continue;
+    problems.push_back(detail::concat(peak.place, ": ", key, " = ", show(peak.number, Unit::kFlops), ": less than what ", in.calibration.file, ":", best->line, " measured on ",
+                                      in.calibration.gpu, ": ", best->op, " ", best->pass, " reached ", show(best->flops, Unit::kFlops), " on ", best->sms, " multiprocessors, ",
+                                      show(reached(*best), Unit::kFlops), " on ", in.cluster.sms, " (", best->source,
+                                      "); correct the peak, gpu.sms or gpu.calibration, or give another device another gpu.name"));
+  }
+}
+}  // namespace
+
 PlanInput load_plan(const std::string& what, const std::vector<std::string>& arguments, const PlanFolders& folders, bool for_search) {
   const Arguments a = sort_arguments(arguments);
   const std::string path = find_recipe(what, folders);
@@ -294,6 +315,7 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
   if (in.is_batch_chosen) in.run.train.global_batch = in.sequences() * ((in.run.train.global_batch + in.sequences() - 1) / in.sequences());  // else it would fit by chance
   in.calibration = load_calibration(in.cluster.calibration, folders.calibration, in.cluster.sheet.at("gpu.calibration").place);
   std::vector<std::string> problems = for_search ? std::vector<std::string>{} : layout_problems(in);
+  add_peak_problems(in, problems);
   if (const Value& sms = in.plan.at("comm_sms"); sms.number >= std::max(1.0, in.cluster.sms))
     problems.push_back(sms.place + ": plan.comm_sms = " + show(sms.number, Unit::kCount) + ": the device has " + show(in.cluster.sms, Unit::kCount) +
                        " (cluster.gpu.sms), and computes on the rest");
@@ -304,31 +326,77 @@ PlanInput load_plan(const std::string& what, const std::vector<std::string>& arg
   return in;
 }
 
+namespace {
+// Whether so many GPUs could be laid out, as far as that is a matter of their number.
+bool divides(const PlanInput& in, int64_t gpus) {
+  const MeshSizes& m = in.run.parallel.mesh;
+  const int64_t group = static_cast<int64_t>(m.pp) * m.tp * m.cp, dp = gpus / group;
+  return gpus % group == 0 && dp > 0 && dp * m.tp * m.cp % (static_cast<int64_t>(m.ep) * m.etp) == 0 &&
+         in.run.train.global_batch % (dp * in.run.train.micro_batch * static_cast<int64_t>(in.plan.number("flushes"))) == 0;
+}
+
+// What is wrong whatever the number of GPUs is.
+void add_shape_problems(const PlanInput& in, std::vector<std::string>& out) {
+  const MeshSizes& m = in.run.parallel.mesh;
+  const ModelConfig& model = in.run.model;
+  const int64_t seq_len = in.run.data.seq_len, pieces = 2 * static_cast<int64_t>(m.cp);
+  const auto text = [](const auto&... parts) { return detail::concat(parts...); };
+  if (m.ep > 1 && m.ep > model.n_routed_experts) out.push_back(text("ep=", m.ep, ": more ranks than the ", model.n_routed_experts, " experts"));
+  if (model.num_attention_heads % m.tp != 0) out.push_back(text("tp=", m.tp, " does not divide ", model.num_attention_heads, " attention heads"));
+  // A context stage is what adds YaRN to a model without it; one that has it already ends where it does.
+  const RopeScaling& rope = model.rope_scaling;
+  const auto longest = std::max(model.max_position_embeddings, static_cast<int64_t>(rope.factor * static_cast<double>(rope.original_max_position)));
+  if (rope.is_yarn && seq_len > longest)
+    out.push_back(text("seq_len = ", seq_len, ": longer than the ", longest, " positions of the model with its YaRN (model.max_position_embeddings, model.rope_scaling)"));
+  if (m.cp > 1 && seq_len % pieces != 0)
+    out.push_back(text("cp=", m.cp, ": ", seq_len, " tokens of a sequence are not cut into 2 x cp = ", pieces, " equal pieces (a rank has an early and a late one, so that causal attention is even)"));
+}
+
+// The pipeline's micro-batches of one flush, under the bound of every schedule.
+void add_schedule_problem(const PlanInput& in, std::vector<std::string>& out) {
+  const std::string schedule = in.schedule();
+  const int64_t per_rank = schedule == "dualpipev" ? 2 : schedule == "interleaved" ? in.chunks() : 1;
+  const int64_t stages = in.run.parallel.mesh.pp * per_rank, n = in.run.train.global_batch / in.sequences();
+  if (stages > kMaxScheduleStages || stages * n > kMaxSchedulePairs)
+    out.push_back(detail::concat("global_batch = ", in.run.train.global_batch, ": ", n, " micro-batches on ", stages, " stages: ", kScheduleBound));
+}
+}  // namespace
+
 std::vector<std::string> layout_problems(const PlanInput& in) {
-  std::vector<std::string> out;
+  std::vector<std::string> out, shape;
+  add_shape_problems(in, shape);
+  const auto all = [&] {
+    out.insert(out.end(), shape.begin(), shape.end());
+    return out;
+  };
   const MeshSizes& m = in.run.parallel.mesh;
   const int64_t gpus = in.gpus(), group = static_cast<int64_t>(m.pp) * m.tp * m.cp;
   const auto text = [](const auto&... parts) { return detail::concat(parts...); };
   if (group > in.cluster.gpus()) {
     out.push_back(text("pp=", m.pp, " x tp=", m.tp, " x cp=", m.cp, " = ", group, " GPUs: the cluster has ", in.cluster.gpus()));
-    return out;
+    return all();
   }
   if (gpus > in.cluster.gpus()) out.push_back(text("plan.gpus = ", gpus, ": the cluster has ", in.cluster.gpus()));
   if (gpus % group != 0) {
-    out.push_back(
-        text(gpus, " GPUs are not divisible by pp=", m.pp, " x tp=", m.tp, " x cp=", m.cp, "; set plan.gpus=", std::max<int64_t>(group, gpus / group * group)));
-    return out;
+    int64_t fewer = shape.empty() ? std::min(gpus, in.cluster.gpus()) / group * group : 0;  // advice only where nothing else would refuse it
+    while (fewer > 0 && !divides(in, fewer)) fewer -= group;
+    out.push_back(text(gpus, " GPUs are not divisible by pp=", m.pp, " x tp=", m.tp, " x cp=", m.cp, fewer > 0 ? text("; set plan.gpus=", fewer) : ""));
+    return all();
   }
   const int64_t dp = in.dp(), ranks = dp * m.tp * m.cp;
   if (ranks % (static_cast<int64_t>(m.ep) * m.etp) != 0)
     out.push_back(text("ep=", m.ep, " x etp=", m.etp, " does not divide the ", ranks, " ranks of a pipeline stage (dp=", dp, " x tp x cp)"));
-  if (m.ep > 1 && m.ep > in.run.model.n_routed_experts) out.push_back(text("ep=", m.ep, ": more ranks than the ", in.run.model.n_routed_experts, " experts"));
-  if (in.run.model.num_attention_heads % m.tp != 0) out.push_back(text("tp=", m.tp, " does not divide ", in.run.model.num_attention_heads, " attention heads"));
+  all();
   const int64_t sequences = in.sequences();
-  const int64_t below = in.run.train.global_batch / sequences * sequences;
-  if (in.run.train.global_batch % sequences != 0)
+  if (in.run.train.global_batch % sequences != 0) {  // the multiples that the schedule admits, too
+    const std::string schedule = in.schedule();
+    const bool is_dualpipe = schedule.compare(0, 8, "dualpipe") == 0;
+    const int64_t step = sequences * (schedule == "interleaved" ? m.pp : schedule == "dualpipe" ? 2 : 1), least = is_dualpipe ? 2 * m.pp * sequences : step;
+    const int64_t below = in.run.train.global_batch / step * step;
     out.push_back(text("train.global_batch = ", in.run.train.global_batch, ": not divisible by dp=", dp, " x train.micro_batch=", in.run.train.micro_batch,
-                       " (x plan.flushes) = ", sequences, "; give a multiple of it, as ", below > 0 ? text(below, " or ") : "", below + sequences));
+                       " (x plan.flushes) = ", sequences, "; give a multiple of it, as ", below >= least ? text(below, " or ") : "", std::max(least, below + step)));
+  }
+  add_schedule_problem(in, out);
   return out;
 }
 

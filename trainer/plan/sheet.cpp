@@ -78,7 +78,8 @@ class Reader {
       const std::string near = nearest_of(path, names);
       return fail(place.empty() ? at(node) : place, path + ": no such key" + (near.empty() ? "" : "; did you mean " + near + "?"));
     }
-    if (place.empty()) sections_[path] = at(node);
+    if (place.empty())
+      if (const auto [first, is_new] = sections_.emplace(path, at(node)); !is_new) return fail(at(node), path + ": duplicate section, first given at " + first->second);
     if (node.kind == YamlNode::Kind::kNull) return;
     if (node.kind != YamlNode::Kind::kMap)
       return fail(place.empty() ? at(node) : place, (path.empty() ? "" : path + ": ") + "expected keys below it, found " + to_string(node));

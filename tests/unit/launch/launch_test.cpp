@@ -218,3 +218,17 @@ TEST_CASE("Every command explains itself, and is one process unless it is made o
     CHECK(run(kAtoll + " " + wrong).code == 64);
   }
 }
+
+TEST_CASE("The ranks of a dry run are a whole number written out, and not too many") {
+  const auto dry = [](const std::string& world) { return run(kAtoll + " train launch/recipes/debug.yaml --dry-run " + world); };
+  for (const std::string wrong : {"world=1e3", "world=2x", "world=2.9", "world=", "world=02", "world=4294967297", "world=65537", "world=0", "world=-1", "world=2x world=2"}) {
+    CAPTURE(wrong);
+    const Ran ran = dry(wrong);
+    CHECK(ran.code == 64);
+    CHECK(ran.count("dry run of") == 0);
+    CHECK(ran.count(wrong.substr(0, wrong.find(' '))) >= 1);
+  }
+  CHECK(dry("world=1e3").count("expected a whole number written out, not in powers of ten") == 1);
+  CHECK(dry("").count("--dry-run needs the number of ranks: world=16") == 1);
+  CHECK(dry("world=4 world=2").count("dry run of 2 ranks") == 1);
+}

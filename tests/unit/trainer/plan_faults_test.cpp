@@ -48,7 +48,11 @@ std::string stage_problem(const std::string& stage) {
 TEST_CASE("A layout that the cluster cannot hold is refused with advice that it can", "[plan]") {
   CHECK_THAT(plan_error({"cluster=laptop"}), Contains("pp=16 x tp=1 x cp=1 = 16 GPUs") && Contains("the cluster has 2") && !Contains("set plan.gpus"));
   CHECK_THAT(plan_error({"cluster=h800-2048", "parallel.tp=256"}), Contains("the cluster has 2048") && !Contains("set plan.gpus"));
-  CHECK_THAT(plan_error({"cluster=h800-2048", "parallel.tp=3"}), Contains("set plan.gpus=2016"));
+  CHECK_THAT(plan_error({"cluster=h800-2048", "parallel.tp=3"}),
+             Contains("not divisible by pp=16 x tp=3") && Contains("tp=3 does not divide 128 attention heads") && !Contains("set plan.gpus"));
+  CHECK_THAT(plan_error({"cluster=h800-2048", "parallel.pp=12"}), Contains("set plan.gpus=1536"));
+  CHECK_THAT(plan_error({"cluster=h800-2048", "parallel.pp=12", "plan.gpus=1536"}), !Contains("GPUs") && !Contains("ep=") && !Contains("global_batch"));  // advice that holds
+  CHECK_THAT(plan_error({"cluster=laptop", "parallel.tp=3"}), Contains("the cluster has 2") && Contains("tp=3 does not divide"));
   CHECK_THAT(plan_error({"cluster=h800-2048", "cluster=laptop"}), Contains("cluster=laptop") && Contains("given twice"));
   CHECK_THAT(plan_error({"cluster=h800-2048", "plan.cluster=laptop"}), Contains("(command line): plan.cluster") && Contains("cluster=NAME"));
   CHECK_THAT(plan_error({"cluster=h800-2048", "plan.context=[]"}), Contains("(command line): plan.context") && Contains("in a recipe"));
@@ -145,7 +149,8 @@ TEST_CASE("A price, a stall or an overlap at the edge of what is allowed gives n
   CHECK_THAT(report_text(free), !Contains("inf"));
   CHECK(instant.ledger.value("failures.goodput") == Approx(1 - 600 * 2048 / (50700 * 3600.0)));
   CHECK_THAT(plan_error({"cluster=h800-2048", "plan.comm_sms=132"}), Contains("(command line): plan.comm_sms = 132: the device has 132"));
-  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=15361"}), Contains("15360 or 15488"));
+  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=15361"}), Contains("15360 or 15616"));  // 15488 would be 121 micro-batches, which DualPipe refuses
+  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=129", "train.batch_ramp.start=0"}), Contains("as 4096"));  // and fewer than 32
   CHECK_THAT(plan_error({"cluster=h100-1024"}, "debug"), Contains("train.global_batch = 8") && Contains("as 1024"));
 }
 
@@ -220,12 +225,49 @@ TEST_CASE("A phase of a layer is the sum of what --explain names below it, colle
   }
 }
 
-TEST_CASE("A calibration that beats the device's peak is told on the page", "[plan]") {
+TEST_CASE("A peak below a rate that its own device reached is refused with both lines; of another device it is told on the page", "[plan]") {
+  const Changed slow("clusters/h800-2048.yaml", "bf16: {value: 989 TFLOPS", "bf16: {value: 300 TFLOPS");
+  CHECK_THAT(plan_error({"cluster=" + slow.path}), Contains(slow.path + ":8: gpu.bf16 = 300 TFLOPS: less than what calibration/h800.yaml:") && Contains("reached") &&
+                                                       !Contains("gpu.fp8 ="));
+  CHECK_THAT(plan_error({"cluster=h800-2048", "cluster.gpu.bf16=500 TFLOPS", "cluster.gpu.fp8=500 TFLOPS"}),
+             Contains("(command line): gpu.bf16 = 500 TFLOPS") && Contains("(command line): gpu.fp8 = 500 TFLOPS"));
+  CHECK(plan_error({"cluster=h800-2048", "cluster.gpu.bf16=989 TFLOPS"}).empty());
   const auto text = [](const std::string& argument) {
-    return report_text(make_report(load_plan("deepseek-v3", {"cluster=h800-2048", argument}, kFolders), false));
+    return report_text(make_report(load_plan("deepseek-v3", {"cluster=h800-2048", "cluster.gpu.name=other", argument}, kFolders), false));
   };
   CHECK_THAT(text("cluster.gpu.bf16=500 TFLOPS"), Contains("careful: calibration/h800.yaml:") && Contains("cluster.gpu.bf16 = 500 TFLOPS"));
-  CHECK_THAT(text("cluster.gpu.bf16=989 TFLOPS"), !Contains("careful"));
+  CHECK_THAT(text("cluster.gpu.bf16=989 TFLOPS"), !Contains("more than cluster.gpu"));
+}
+
+TEST_CASE("A section that is given twice is refused with both lines", "[plan]") {
+  const Changed links("clusters/h800-2048.yaml", "switches: {tiers: 2}", "links:\n  intra: {latency: 1 us}");
+  CHECK_THAT(plan_error({"cluster=" + links.path}), Contains(links.path + ":20: links: duplicate section, first given at " + links.path + ":13"));
+  const Changed plan("recipes/deepseek-v3.yaml", "plan:", "plan:\n  tco: {years: 5}\n  tco: {utilisation: 0.5}");
+  CHECK_THAT(plan_error({"cluster=h800-2048"}, plan.path), Contains("plan.tco: duplicate section, first given at"));
+}
+
+TEST_CASE("Context parallelism cuts a sequence into whole pieces, and no stage is longer than the model's positions", "[plan]") {
+  CHECK_THAT(plan_error({"cluster=h800-2048", "data.seq_len=2", "parallel.cp=128"}), Contains("cp=128: 2 tokens of a sequence are not cut into 2 x cp = 256 equal pieces"));
+  const auto stage = [](const std::string& more) { return "{name: 32K, global_batch: 1920, steps: 1000, " + more + "}"; };
+  CHECK_THAT(stage_problem(stage("seq_len: 2, cp: 128")), Contains(".yaml:27: plan.context 32K: ") && Contains("256 equal pieces"));
+  CHECK_THAT(stage_problem(stage("seq_len: 64, cp: 128")), Contains("256 equal pieces"));
+  CHECK_THAT(stage_problem(stage("seq_len: 16392, cp: 8")), Contains("16 equal pieces"));  // a multiple of 8, not of 16
+  CHECK(stage_problem(stage("seq_len: 16400, cp: 8")).empty());
+  const Changed yarn("recipes/deepseek-v3.yaml", kStage, stage("seq_len: 262144, cp: 8"));
+  const auto problem = [&](const std::string& factor) {
+    const Report r = make_report(load_plan(yarn.path, {"cluster=h800-2048", "model.rope_scaling.type=yarn", "model.rope_scaling.factor=" + factor}, kFolders), false);
+    return r.context_problems.empty() ? "" : r.context_problems.front();
+  };
+  CHECK_THAT(problem("40"), Contains(".yaml:27: plan.context 32K: seq_len = 262144: longer than the 163840 positions of the model with its YaRN"));
+  CHECK(problem("64").empty());
+  CHECK_THAT(error_text([&] { with_stage(stage("seq_len: 1000000000, cp: 8")); }), Contains(".yaml:27: plan.context: seq_len = 1000000000: out of range"));
+}
+
+TEST_CASE("A step of more micro-batches than a schedule may have is refused before it is built", "[plan]") {
+  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=1280000000"}), Contains("global_batch = 1280000000: 10000000 micro-batches on 16 stages: at most 4096 stages, and 4 million"));
+  CHECK(plan_error({"cluster=h800-2048", "train.global_batch=32000000"}).empty());  // 250,000 on 16 stages
+  CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=32000128"}), Contains("4 million (stage, micro-batch) pairs"));
+  CHECK_THAT(stage_problem("{name: 32K, seq_len: 32768, global_batch: 1000000000, steps: 1000, cp: 8}"), Contains(".yaml:27: plan.context 32K: global_batch = 1000000000: "));
 }
 
 TEST_CASE("The docs have every key of a cluster's file", "[plan]") {

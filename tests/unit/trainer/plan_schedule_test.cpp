@@ -69,6 +69,9 @@ TEST_CASE("Requests that make no sense are refused with every reason", "[plan]")
   refuses("interleaved", {"stages=8", "microbatches=8", "vpp=1"}, "interleaved needs at least 2 stages a rank");
   refuses("1f1b", {"stages=4", "microbatches=8", "f=1e308"}, "f=1e308: must lie in 0..1e12");
   refuses("1f1b", {"stages=8", "microbatches=8", "vpp=2"}, "vpp must be 1");
+  refuses("interleaved", {"stages=8", "vpp=2", "microbatches=1"}, "not 1; nearest: 4");
+  CHECK_THROWS_WITH(plan_schedule("interleaved", {"stages=8", "vpp=2", "microbatches=1"}), !Catch::Contains(" or "));
+  refuses("interleaved", {"stages=8", "vpp=2", "microbatches=6"}, "nearest: 4 or 8");
   refuses("no-such-file.yaml", {}, "no-such-file.yaml: cannot be read");
 }
 
@@ -110,6 +113,7 @@ TEST_CASE("Mistakes in a schedule's file are named with their line", "[plan]") {
   refuses_file("rank,action\n0,F s0 m0\nx,F s0 m1\n0,F s0\n", "a.csv", "a.csv:4: `F s0` is no action");
   refuses_file("", "a.csv", "no rows");
   refuses_file("rank,action\n0,F s0 m0\n0,BW s0 m0\n2,F s1 m0\n2,BW s1 m0\n", "a.csv", "rank 1 has no actions, and there are ranks 0 to 2");
+  CHECK(parse_schedule_file("rank,action # of one rank\n0,F s0 m0 # first\n  # then\n0,BW s0 m0# last\n", "a.csv").actions[0].size() == 2);
   CHECK(parse_schedule_file("\xEF\xBB\xBFrank,action\n0,F s0 m0\n0,BW s0 m0\n", "a.csv").num_ranks == 1);  // as spreadsheets write it
 }
 
@@ -152,4 +156,18 @@ TEST_CASE("The trace holds every action of every rank", "[plan]") {
       CHECK(event["dur"].get<double>() == Approx((t.end - t.begin) * 1000));
     }
   for (size_t rank = 0; rank < 4; ++rank) CHECK(num_of[rank] == plan.simulation.timeline[rank].size());
+}
+
+TEST_CASE("A picture or a trace that nobody could open is refused", "[plan]") {
+  const Schedule one = build_schedule("gpipe", 1, 1);
+  Simulation sim{.step_time = 1, .timeline = {{}}, .busy = {1}, .bubble = {0}, .peak_activation = {1}, .peak_time = {0}};
+  const auto fill = [&](size_t n, ActionKind kind) { sim.timeline[0].assign(n, TimedAction{{kind, 0, 0, 0, 0}, 0, 1e-9}); };
+  fill(300'000, ActionKind::kForward);
+  CHECK_THAT(schedule_svg(one, sim), Catch::EndsWith("</svg>\n"));
+  fill(300'001, ActionKind::kForward);
+  CHECK_THROWS_WITH(schedule_svg(one, sim), Catch::Contains("a picture of 300001 boxes") && Catch::Contains("at most 300000; draw fewer micro-batches"));
+  fill(150'001, ActionKind::kPair);
+  CHECK_THROWS_WITH(schedule_svg(one, sim), Catch::Contains("a picture of 300002 boxes"));
+  fill(4'000'001, ActionKind::kForward);
+  CHECK_THROWS_WITH(schedule_trace(one, sim), Catch::Contains("a trace of 4000001 actions") && Catch::Contains("fewer micro-batches"));
 }
