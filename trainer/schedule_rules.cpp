@@ -16,6 +16,7 @@ std::string objection(const ParallelConfig& parallel, const Schedule* custom, in
   if (custom) return n == custom->num_microbatches ? "" : fmt::format("the schedule of {} is for {}", parallel.schedule, custom->num_microbatches);
   try {
     const Schedule whole = schedule_frame(parallel.schedule, parallel.mesh.pp, parallel.grad_halves == 1 ? n : 2 * parallel.mesh.pp, static_cast<int>(parallel.vpp));
+    if (int64_t{whole.num_stages} * n > kMaxSchedulePairs) return fmt::format("on {} stages: {}", whole.num_stages, kScheduleBound);
     if (parallel.grad_halves == 1) return "";
     if (n % 2 != 0) return "parallel.grad_halves = 2 needs an even number";
     schedule_frame(parallel.schedule, parallel.mesh.pp, whole.is_mirrored ? n : n / 2, static_cast<int>(parallel.vpp));

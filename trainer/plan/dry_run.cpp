@@ -20,7 +20,6 @@
 #include "trainer/metrics.h"
 #include "trainer/plan/sheet.h"
 #include "trainer/run_directory.h"
-#include "trainer/schedule_file.h"
 #include "trainer/schedule_rules.h"
 #include "trainer/trainer.h"
 
@@ -252,10 +251,6 @@ DryRun dry_run(const RunConfig& config, int64_t world) {
   check_microbatches(config, mesh.size(Axis::kDp), custom.get());
   look_at_disk(config, run);
   const int n = num_microbatches(config, mesh), halves = config.parallel.grad_halves == 2 && config.parallel.schedule != "dualpipe" && !custom ? 2 : 1;
-  const int per_rank = custom ? 1 : schedule_frame(config.parallel.schedule, mesh.size(Axis::kPp), n / halves, static_cast<int>(config.parallel.vpp)).num_stages / mesh.size(Axis::kPp);
-  if (int64_t{mesh.size(Axis::kPp)} * per_rank * n > kMaxSchedulePairs)
-    throw ConfigError(detail::concat("train.global_batch = ", config.train.global_batch, ": ", n, " micro-batches of train.micro_batch = ", config.train.micro_batch, " on ",
-                                     mesh.size(Axis::kPp) * per_rank, " stages: ", kScheduleBound));
   run.schedule = custom ? *custom : build_schedule(config.parallel.schedule, mesh.size(Axis::kPp), n / halves, static_cast<int>(config.parallel.vpp));
   check_schedule(run.schedule);
   run.ranks = place_ranks(mesh, run.schedule.is_mirrored);

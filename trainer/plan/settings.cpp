@@ -3,6 +3,7 @@
 #include "trainer/plan/settings.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "kernels/base/error.h"
@@ -261,7 +262,11 @@ int64_t PlanInput::dp() const {
   const MeshSizes& m = run.parallel.mesh;
   return std::max<int64_t>(1, gpus() / (static_cast<int64_t>(m.pp) * m.tp * m.cp));
 }
-int64_t PlanInput::sequences() const { return dp() * run.train.micro_batch * static_cast<int64_t>(plan.number("flushes")); }
+int64_t PlanInput::sequences() const {
+  constexpr double kMost = 1e15;  // no batch is as large; products of it stay within 64 bits
+  const double exact = static_cast<double>(dp()) * static_cast<double>(run.train.micro_batch) * plan.number("flushes");
+  return exact < kMost ? dp() * run.train.micro_batch * static_cast<int64_t>(plan.number("flushes")) : static_cast<int64_t>(kMost);
+}
 int PlanInput::chunks() const {
   const auto asked = static_cast<int>(plan.number("chunks"));
   return asked > 0 ? asked : static_cast<int>(run.parallel.vpp);
@@ -332,7 +337,7 @@ bool divides(const PlanInput& in, int64_t gpus) {
   const MeshSizes& m = in.run.parallel.mesh;
   const int64_t group = static_cast<int64_t>(m.pp) * m.tp * m.cp, dp = gpus / group;
   return gpus % group == 0 && dp > 0 && dp * m.tp * m.cp % (static_cast<int64_t>(m.ep) * m.etp) == 0 &&
-         in.run.train.global_batch % (dp * in.run.train.micro_batch * static_cast<int64_t>(in.plan.number("flushes"))) == 0;
+         std::fmod(static_cast<double>(in.run.train.global_batch), static_cast<double>(dp) * static_cast<double>(in.run.train.micro_batch) * in.plan.number("flushes")) == 0;
 }
 
 // What is wrong whatever the number of GPUs is.

@@ -267,6 +267,10 @@ TEST_CASE("A step of more micro-batches than a schedule may have is refused befo
   CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=1280000000"}), Contains("global_batch = 1280000000: 10000000 micro-batches on 16 stages: at most 4096 stages, and 4 million"));
   CHECK(plan_error({"cluster=h800-2048", "train.global_batch=32000000"}).empty());  // 250,000 on 16 stages
   CHECK_THAT(plan_error({"cluster=h800-2048", "train.global_batch=32000128"}), Contains("4 million (stage, micro-batch) pairs"));
+  const std::vector<std::string> zero_in_64_bits = {"cluster=h800-2048", "cluster.nodes=524288",   "cluster.gpus_per_node=1024", "cluster.power.node=0 W",
+                                                    "parallel.pp=1",     "parallel.schedule=1f1b", "data.seq_len=2048",          "train.micro_batch=65536",
+                                                    "plan.flushes=524288"};  // 2^29 ranks x 2^16 x 2^19
+  CHECK_THAT(plan_error(zero_in_64_bits), Contains("train.global_batch = 15360: not divisible by dp=536870912"));
   CHECK_THAT(stage_problem("{name: 32K, seq_len: 32768, global_batch: 1000000000, steps: 1000, cp: 8}"), Contains(".yaml:27: plan.context 32K: global_batch = 1000000000: "));
 }
 
