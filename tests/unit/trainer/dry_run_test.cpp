@@ -50,7 +50,7 @@ TEST_CASE("A dry run refuses what a start refuses", "[plan]") {
 }
 
 TEST_CASE("A dry run looks where a start would write and read", "[plan]") {
-  const std::filesystem::path here = std::filesystem::temp_directory_path() / "atoll-dry-run-a-file";
+  const std::filesystem::path here = std::filesystem::temp_directory_path() / ("atoll-dry-run-a-file-" + std::to_string(::getpid()));
   std::ofstream(here) << "not a folder";
   const auto text = [](std::vector<std::string> more) { return dry_run_text(dry_run(recipe("debug", more), 2)); };
   CHECK_THAT(text({"run.dir=" + here.string()}), Contains("cannot be created: " + here.string() + " is not a folder"));
