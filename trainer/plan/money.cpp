@@ -25,6 +25,8 @@ void price_stages(const PlanInput& in, const StepPrediction& step, const std::ve
         {"train.tokens", "train.steps"});
   l.put("gpu_hours_per_trillion", gpus * step.step / 3600 * 1e12 / step.tokens_per_step, kCount, "gpus x step_time / 3600 x 1e12 / tokens_per_step",
         {"gpus", "step_time", "tokens_per_step"});
+  l.put("cost_per_trillion", l.value("gpu_hours_per_trillion") * in.cluster.sheet.number("prices.gpu_hour"), kDollars, "gpu_hours_per_trillion x rent",
+        {"gpu_hours_per_trillion", "cluster.prices.gpu_hour"});
   const double own = in.plan.number("pretraining_gpu_hours");
   const double pre =
       l.put("gpu_hours.pretraining", own > 0 ? own : tokens / 1e12 * l.value("gpu_hours_per_trillion"), kCount,

@@ -180,8 +180,8 @@ void Page::why() {
 
 void Page::money() {
   line("\nthe headline: the last run, rented at {}", val("cluster.prices.gpu_hour"));
-  line("  pre-training       {:>12} GPU-hours {:>12}   {} tokens, {:.0f} GPU-hours a trillion", val("gpu_hours.pretraining"), val("cost.pretraining"),
-       val("run.tokens"), num("gpu_hours_per_trillion"));
+  line("  pre-training       {:>12} GPU-hours {:>12}   {} tokens, {:.0f} GPU-hours and {} a trillion", val("gpu_hours.pretraining"), val("cost.pretraining"),
+       val("run.tokens"), num("gpu_hours_per_trillion"), val("cost_per_trillion"));
   for (const ContextStage& s : in_.context)
     line("    context {:<9} {:>12} GPU-hours {:>12}   {} steps of {}; {} on the fullest rank{}", s.name, val("gpu_hours.context." + s.name), "", s.steps,
          val("context." + s.name + ".step_time"), val("context." + s.name + ".memory"),

@@ -221,6 +221,7 @@ TEST_CASE("DeepSeek-V3's published step, hours and dollars are met within 10 %, 
   const Ledger& l = r.ledger;
   CHECK(l.value("step_time") == Approx(19.926).epsilon(0.1));
   CHECK(l.value("gpu_hours_per_trillion") == Approx(180e3).epsilon(0.1));
+  CHECK(l.value("cost_per_trillion") == Approx(2 * l.value("gpu_hours_per_trillion")));  // at $2 an hour
   CHECK(l.value("cost.pretraining") == Approx(5.328e6).epsilon(0.1));
   CHECK(r.step.pair_count ==
         Approx((2.0 * (97 + 98 + 99 + 100 + 101 + 102 + 103 + 103)) / 16));  // 97..103 pairs; the two middle ranks run their first unpaired
