@@ -22,6 +22,7 @@ struct Stream {
   int priority;
 };
 struct Event {
+  bool has_time = true;
   std::shared_ptr<std::chrono::steady_clock::time_point> time;
   StreamEngine::Mark mark;  // seq 0: never recorded
 };
@@ -34,6 +35,10 @@ KernelEntry* ready(const void* f, int& e);  // a registered kernel, decoded
 KernelEntry* kernel_of(const void* f);
 const Symbol* symbol_of(const void* host);
 int queue_of(cudaStream_t s);
+bool is_stream(cudaStream_t s);  // one that exists
+// Says what is wrong with a call, and returns `code`.
+cudaError_t refuse(const char* call, const std::string& why, int code);
+inline cudaError_t refuse_stream(const char* call) { return refuse(call, "no such stream (never created, or destroyed)", 400); }
 cudaError_t synced();  // the sticky error, after a synchronisation
 using Guard = std::lock_guard<std::recursive_mutex>;
 inline std::recursive_mutex& api_mutex() { return streams().mutex(); }

@@ -233,7 +233,11 @@ static const struct {
             {716, "cudaErrorMisalignedAddress", "misaligned address"},
             {719, "cudaErrorLaunchFailure", "unspecified launch failure"},
             {801, "cudaErrorNotSupported", "operation not supported"},
-            {500, "cudaErrorSymbolNotFound", "named symbol not found"}};
+            {209, "cudaErrorNoKernelImageForDevice", "no kernel image is available for execution on the device"},
+            {400, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
+            {500, "cudaErrorSymbolNotFound", "named symbol not found"},
+            {600, "cudaErrorNotReady", "device not ready"},
+            {720, "cudaErrorCooperativeLaunchTooLarge", "too many blocks in cooperative launch"}};
 API const char* cudaGetErrorString(cudaError_t e) {
   for (auto& k : kErr)
     if (k.c == (int)e) return k.s;

@@ -33,8 +33,9 @@ void set_error(int e, bool sticky) {
   if (sticky) state().sticky = e;
   last_error() = e;
 }
+constexpr int kCooperativeTooLarge = 720;
 cudaError_t ret(int e) {
-  if (e >= 700) state().sticky = e;
+  if (e >= 700 && e != kCooperativeTooLarge) state().sticky = e;
   if (state().sticky && !e) e = state().sticky;
   if (e) last_error() = e;
   return (cudaError_t)e;
@@ -85,9 +86,14 @@ namespace {
 cudaError_t do_launch(const void* f, dim3 g, dim3 b, dim3 c, void** args, size_t smem, bool coop, cudaStream_t stream) {
   Guard lk(api_mutex());
   if (sticky_error()) return synced();
+  if (!is_stream(stream)) return refuse_stream("launch");
   int e = 0;
   KernelEntry* k = ready(f, e);
   if (!k) return ret(e);
+  if (g.y > 65535 || g.z > 65535 || b.z > 64) return refuse("launch", "a grid has at most 65535 blocks in y and in z, a block at most 64 threads in z", cudaErrorInvalidConfiguration);
+  const u64 threads = (u64)b.x * b.y * b.z, blocks = (u64)g.x * g.y * g.z;
+  if (coop && threads > 0 && threads <= 1024 && blocks > (u64)sm_count() * (2048 / threads))
+    return refuse("launch", "a cooperative grid of " + std::to_string(blocks) + " blocks of " + std::to_string(threads) + " threads is not resident at once", kCooperativeTooLarge);
   LaunchDim d{{g.x, g.y, g.z}, {b.x, b.y, b.z}, {c.x, c.y, c.z}, (u32)smem, coop};
   return ret(launch(*k, d, args, queue_of(stream)));
 }
@@ -201,6 +207,7 @@ API cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* c, const void* f, 
 }
 static cudaError_t enqueue_host(cudaStream_t s, std::function<void()> f) {
   Guard lk(api_mutex());
+  if (!is_stream(s)) return refuse_stream("cudaLaunchHostFunc");
   auto op = std::make_shared<Launch>();
   op->name = "a host function";
   streams().enqueue(queue_of(s), op, [f](Launch&) {

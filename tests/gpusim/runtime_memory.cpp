@@ -13,7 +13,11 @@ std::string caller(void* address) {
 
 int check_range(const void* p, size_t n, const char* what) {  // copies that start inside an allocation must fit
   Alloc a;
-  if (n && mem_find((u64)p, a) && (u64)p + n > a.base + a.size) {
+  if (n && (u64)p < 4096) {
+    fprintf(stderr, "[gpusim] %s of %zu bytes: a null pointer\n", what, n);
+    return kInvalidValue;
+  }
+  if (n && mem_find((u64)p, a) && n > a.base + a.size - (u64)p) {
     fprintf(stderr, "[gpusim] %s of %zu bytes runs past the allocation: %s\n", what, n, mem_describe((u64)p, n).c_str());
     return kInvalidValue;
   }
@@ -26,11 +30,20 @@ int check_range(const void* p, size_t n, const char* what) {  // copies that sta
   }
   return 0;
 }
+constexpr u64 kDeviceBytes = 80ull << 30, kHostBytes = 1ull << 40;
 enum class Where { kDevice, kPinned, kPageable };
 Where where_is(const void* p) {
   Alloc a;
   if (!mem_find((u64)p, a)) return Where::kPageable;
-  return a.what.find("Host") != std::string::npos ? Where::kPinned : Where::kDevice;
+  return a.what.find("Host") != std::string::npos || a.what == "cudaMallocManaged" ? Where::kPinned : Where::kDevice;
+}
+// A direction that the pointers contradict; managed and pinned memory is on both sides.
+const char* wrong_way(const void* to, const void* from, cudaMemcpyKind kind) {
+  const bool wants_device_to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice, wants_device_from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  if (kind == cudaMemcpyDefault) return nullptr;
+  if (wants_device_to ? where_is(to) == Where::kPageable : where_is(to) == Where::kDevice) return wants_device_to ? "the destination is no device memory" : "the destination is device memory";
+  if (wants_device_from ? where_is(from) == Where::kPageable : where_is(from) == Where::kDevice) return wants_device_from ? "the source is no device memory" : "the source is device memory";
+  return nullptr;
 }
 struct Plane {  // rows of a copy
   void* to;
@@ -55,12 +68,15 @@ int run_copy(Launch& l, const Plane& p) {
   }
   return 0;
 }
-cudaError_t copy(Plane p, int queue, bool waits, const char* name) {
+cudaError_t copy(Plane p, cudaStream_t stream, cudaMemcpyKind kind, bool waits, const char* name) {
   Guard lk(api_mutex());
   if (sticky_error()) return synced();
+  if (!is_stream(stream)) return refuse_stream(name);
+  const int queue = queue_of(stream);
   if (!p.width || !p.height) OK;
   if (int e = check_range(p.to, (p.height - 1) * p.to_pitch + p.width, (std::string(name) + " (destination)").c_str())) return ret(e);
   if (int e = check_range(p.from, (p.height - 1) * p.from_pitch + p.width, (std::string(name) + " (source)").c_str())) return ret(e);
+  if (const char* why = wrong_way(p.to, p.from, kind)) return refuse(name, std::string("the pointers contradict the direction of the copy: ") + why, kInvalidValue);
   std::shared_ptr<std::vector<u8>> staged;
   if (!waits && where_is(p.from) == Where::kPageable) {  // the program may reuse pageable memory when the call returns
     staged = std::make_shared<std::vector<u8>>(p.width * p.height);
@@ -75,11 +91,14 @@ cudaError_t copy(Plane p, int queue, bool waits, const char* name) {
   if (waits) streams().synchronize(streams().tail(queue));
   return synced();
 }
-cudaError_t fill(void* to, int value, size_t width, size_t height, size_t pitch, int queue, const char* name) {
+cudaError_t fill(void* to, int value, size_t width, size_t height, size_t pitch, cudaStream_t stream, const char* name) {
   Guard lk(api_mutex());
   if (sticky_error()) return synced();
+  if (!is_stream(stream)) return refuse_stream(name);
+  const int queue = queue_of(stream);
   if (!width || !height) OK;
   if (int e = check_range(to, (height - 1) * pitch + width, name)) return ret(e);
+  if (where_is(to) == Where::kPageable) return refuse(name, "the destination is no device memory", kInvalidValue);
   auto op = std::make_shared<Launch>();
   op->name = name;
   streams().enqueue(queue, op, [=](Launch& l) {
@@ -95,8 +114,15 @@ cudaError_t fill(void* to, int value, size_t width, size_t height, size_t pitch,
 }
 cudaError_t allocate(void** p, size_t n, const char* what, const std::string& where) {
   Guard lk(api_mutex());
-  *p = n ? (void*)mem_alloc(n, what, 512, where) : nullptr;
-  return ret(*p || !n ? 0 : 2);
+  if (!p) return refuse(what, "nowhere to put the pointer", kInvalidValue);
+  *p = nullptr;
+  if (!n) OK;
+  const bool is_device = std::string(what).find("Host") == std::string::npos;
+  if (n > (is_device ? kDeviceBytes - std::min<u64>(kDeviceBytes, mem_in_use()) : kHostBytes)) return ret(2);
+  try {
+    *p = (void*)mem_alloc(n, what, 512, where);
+  } catch (const std::exception& e) { fprintf(stderr, "[gpusim] %s of %zu bytes: %s\n", what, n, e.what()); }
+  return ret(*p ? 0 : 2);
 }
 }  // namespace
 
@@ -108,19 +134,28 @@ API cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) { return allocate(p,
 API cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t) { return allocate(p, n, "cudaMallocAsync", CALLER); }
 API cudaError_t cudaMallocFromPoolAsync(void** p, size_t n, cudaMemPool_t, cudaStream_t) { return allocate(p, n, "cudaMallocAsync", CALLER); }
 API cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t w, size_t h) {
+  if (!pitch || w > kDeviceBytes || h > kDeviceBytes || (w > 0 && h > kDeviceBytes / w)) return ret(pitch ? 2 : kInvalidValue);
   *pitch = (w + 511) / 512 * 512;
   return allocate(p, *pitch * h, "cudaMallocPitch", CALLER);
 }
 API cudaError_t cudaFree(void* p) {
   Guard lk(api_mutex());
   streams().synchronize_all();
-  return ret(!p || mem_free((u64)p) ? 0 : kInvalidValue);
+  if (!p || mem_free((u64)p)) OK;
+  return refuse("cudaFree", "not the base of an allocation: " + mem_describe((u64)p, 1), kInvalidValue);
 }
 API cudaError_t cudaFreeAsync(void* p, cudaStream_t s) {
   Guard lk(api_mutex());
+  if (!is_stream(s)) return refuse_stream("cudaFreeAsync");
+  Alloc a;
+  if (p && (!mem_find((u64)p, a) || a.base != (u64)p)) return refuse("cudaFreeAsync", "not the base of an allocation: " + mem_describe((u64)p, 1), kInvalidValue);
   auto op = std::make_shared<Launch>();
   op->name = "cudaFreeAsync";
-  streams().enqueue(queue_of(s), op, [p](Launch&) { return mem_free((u64)p) ? 0 : (int)kIllegalAddress; });
+  streams().enqueue(queue_of(s), op, [p](Launch&) {
+    if (!p || mem_free((u64)p)) return 0;
+    fprintf(stderr, "[gpusim] cudaFreeAsync: freed before: %s\n", mem_describe((u64)p, 1).c_str());
+    return (int)kIllegalAddress;
+  });
   OK;
 }
 API cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
@@ -133,27 +168,27 @@ API cudaError_t cudaHostGetDevicePointer(void** d, void* h, unsigned) {
   *d = h;
   OK;
 }
-API cudaError_t cudaMemcpy(void* d, const void* s, size_t n, cudaMemcpyKind) { return copy({d, s, n, 1, n, n}, StreamEngine::kLegacy, true, "cudaMemcpy"); }
-API cudaError_t cudaMemcpyAsync(void* d, const void* s, size_t n, cudaMemcpyKind, cudaStream_t st) {
-  return copy({d, s, n, 1, n, n}, queue_of(st), false, "cudaMemcpyAsync");
+API cudaError_t cudaMemcpy(void* d, const void* s, size_t n, cudaMemcpyKind k) { return copy({d, s, n, 1, n, n}, nullptr, k, true, "cudaMemcpy"); }
+API cudaError_t cudaMemcpyAsync(void* d, const void* s, size_t n, cudaMemcpyKind k, cudaStream_t st) {
+  return copy({d, s, n, 1, n, n}, st, k, false, "cudaMemcpyAsync");
 }
 API cudaError_t cudaMemcpyPeer(void* d, int, const void* s, int, size_t n) { return cudaMemcpy(d, s, n, cudaMemcpyDefault); }
 API cudaError_t cudaMemcpyPeerAsync(void* d, int, const void* s, int, size_t n, cudaStream_t st) { return cudaMemcpyAsync(d, s, n, cudaMemcpyDefault, st); }
-API cudaError_t cudaMemcpy2D(void* d, size_t dp, const void* s, size_t sp, size_t w, size_t h, cudaMemcpyKind) {
-  return copy({d, s, w, h, dp, sp}, StreamEngine::kLegacy, true, "cudaMemcpy2D");
+API cudaError_t cudaMemcpy2D(void* d, size_t dp, const void* s, size_t sp, size_t w, size_t h, cudaMemcpyKind k) {
+  return copy({d, s, w, h, dp, sp}, nullptr, k, true, "cudaMemcpy2D");
 }
-API cudaError_t cudaMemcpy2DAsync(void* d, size_t dp, const void* s, size_t sp, size_t w, size_t h, cudaMemcpyKind, cudaStream_t st) {
-  return copy({d, s, w, h, dp, sp}, queue_of(st), false, "cudaMemcpy2DAsync");
+API cudaError_t cudaMemcpy2DAsync(void* d, size_t dp, const void* s, size_t sp, size_t w, size_t h, cudaMemcpyKind k, cudaStream_t st) {
+  return copy({d, s, w, h, dp, sp}, st, k, false, "cudaMemcpy2DAsync");
 }
-API cudaError_t cudaMemset(void* p, int v, size_t n) { return fill(p, v, n, 1, n, StreamEngine::kLegacy, "cudaMemset"); }
-API cudaError_t cudaMemsetAsync(void* p, int v, size_t n, cudaStream_t s) { return fill(p, v, n, 1, n, queue_of(s), "cudaMemsetAsync"); }
-API cudaError_t cudaMemset2D(void* p, size_t pitch, int v, size_t w, size_t h) { return fill(p, v, w, h, pitch, StreamEngine::kLegacy, "cudaMemset2D"); }
+API cudaError_t cudaMemset(void* p, int v, size_t n) { return fill(p, v, n, 1, n, nullptr, "cudaMemset"); }
+API cudaError_t cudaMemsetAsync(void* p, int v, size_t n, cudaStream_t s) { return fill(p, v, n, 1, n, s, "cudaMemsetAsync"); }
+API cudaError_t cudaMemset2D(void* p, size_t pitch, int v, size_t w, size_t h) { return fill(p, v, w, h, pitch, nullptr, "cudaMemset2D"); }
 API cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int v, size_t w, size_t h, cudaStream_t s) {
-  return fill(p, v, w, h, pitch, queue_of(s), "cudaMemset2DAsync");
+  return fill(p, v, w, h, pitch, s, "cudaMemset2DAsync");
 }
 API cudaError_t cudaMemGetInfo(size_t* f, size_t* t) {
-  *t = 80ull << 30;
-  *f = *t - mem_in_use();
+  *t = kDeviceBytes;
+  *f = *t - std::min<u64>(*t, mem_in_use());
   OK;
 }
 API cudaError_t cudaGetSymbolAddress(void** p, const void* s) {
