@@ -78,7 +78,7 @@ enum Cls : u8 {
 };
 extern const char* const kClsName[kClassCount];
 
-enum InstFlag : u8 { kFlagCtrl = 1, kFlagShcluster = 2, kFlagVolatile = 4, kFlagAcquire = 8, kFlagRelease = 16, kFlagTracked = 32 };  // volatile: any strong access; tracked: see note_written
+enum InstFlag : u8 { kFlagCtrl = 1, kFlagShcluster = 2, kFlagVolatile = 4, kFlagAcquire = 8, kFlagRelease = 16, kFlagTracked = 32, kFlagNarrow = 64 };  // volatile: any strong access; narrow: of .cta or .cluster scope; tracked: see note_written
 
 struct InstExt {                              // operands that do not fit
   std::vector<u32> v[4];                      // register offsets of vector operands

@@ -106,6 +106,7 @@ void dec_atom(Decoder& d, Inst& i) {
   i.flags |= kFlagVolatile;
   if (d.has("acquire") || d.has("acq_rel")) i.flags |= kFlagAcquire;
   if (d.has("release") || d.has("acq_rel")) i.flags |= kFlagRelease;
+  if (d.has("cta") || d.has("cluster")) i.flags |= kFlagNarrow;
   int op = -1;
   Ty ty = Ty::None;
   for (auto p : d.a->parts) {

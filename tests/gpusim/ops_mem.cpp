@@ -120,14 +120,13 @@ void check_shared(Warp& w, u64 a, u32 n, const u8* p, const Access& acc, const I
   Cta& c = *w.cluster->ctas[(u32)a >> kRankShift];
   const u32 off = (u32)(p - c.smem.data());
   if (options().uninit) {
-    if (acc.write)
-      memset(&c.written[off], 1, n);
-    else if (!(i.flags & kFlagTracked))  // a load marks its result, see unwritten_loads
+    if (i.cls == kClassAtom ? i.aux != kAtomExch : !acc.write && !(i.flags & kFlagTracked))  // a load marks its result, see unwritten_loads
       for (u32 k = 0; k < n; k++)
         if (!c.written[off + k])
           throw SimError(kIllegalAddress,
                          "read of shared memory that nobody has written: address " + hex(a + k) + " (offset " + std::to_string(off + k - kSmemBase) + ")",
                          acc.lane);
+    if (acc.write) memset(&c.written[off], 1, n);
   }
   if (!w.cluster->race) return;
   if (i.flags & kFlagVolatile) {  // strong accesses of one block order one another
@@ -150,7 +149,7 @@ void check_access(Warp& w, const Inst& i, u64 a, u32 n, const u8* p, bool write,
       if (Shadow* s = mem_shadow(w, a, n); s && s->uninit) memset(&s->written[a - s->base], 1, n);
   }
   if (!w.cluster->race) return;
-  if (acc.strong) race_strong_global(w, a, write, i.flags & kFlagAcquire, i.flags & kFlagRelease);
+  if (acc.strong) race_strong_global(w, a, write, i.flags & kFlagAcquire, i.flags & kFlagRelease, i.flags & kFlagNarrow);
   race_global(w, a, n, acc);
 }
 
@@ -318,6 +317,7 @@ void dec_ld(Decoder& d, Inst& i) {
   if (d.has("acquire") || d.has("release") || d.has("volatile") || d.has("relaxed") || d.has("mmio")) i.flags |= kFlagVolatile;
   if (d.has("acquire")) i.flags |= kFlagAcquire;
   if (d.has("release")) i.flags |= kFlagRelease;
+  if (d.has("cta") || d.has("cluster")) i.flags |= kFlagNarrow;
   const Ty t = d.last_ty();
   if (ty_bits(t) < 8) d.bad("unsupported type");
   Space sp = d.space_of();

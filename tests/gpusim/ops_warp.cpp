@@ -4,7 +4,17 @@
 
 namespace atoll::gpusim {
 namespace {
-u32 mask_at(Warp& w, const Inst& i, int k, u32 m) { return w.reg<u32>(i.o[k])[__builtin_ctz(m)]; }
+// The member mask; a lane that is not in its own is undefined.
+u32 mask_at(Warp& w, const Inst& i, int k, u32 m) {
+  const u32* masks = w.reg<u32>(i.o[k]);
+  u32 inside = 0;
+  for (int l = 0; l < 32; l++) inside |= masks[l] & (1u << l);
+  if (m & ~inside) {
+    const int l = __builtin_ctz(m & ~inside);
+    throw SimError(kIllegalInstruction, "a lane executes this that is not in its own member mask " + hex(masks[l]), l);
+  }
+  return masks[__builtin_ctz(m)];
+}
 
 // Lanes that execute: after converge() the group may have grown, so the guard predicate is evaluated again.
 u32 exec_mask(Warp& w, const Inst& i) {

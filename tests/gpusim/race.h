@@ -57,7 +57,8 @@ void race_host(Launch& op, uint64_t addr, uint64_t n, bool write);  // copies an
 void race_release(Warp& w, Clock& to, uint32_t mask = ~0u);  // mask: the lanes that arrive; they release what they did, and what was synchronised with them
 void race_acquire(Warp& w, const Clock& from);
 Clock& race_sync_var(Cluster& c, uint32_t addr);
-void race_strong_global(Warp& w, uint64_t addr, bool write, bool acquire, bool release);
+// is_narrow: of a scope that does not hold threads of other clusters; it orders nothing between them.
+void race_strong_global(Warp& w, uint64_t addr, bool write, bool acquire, bool release, bool is_narrow);
 void race_forget_flags();            // the host has waited for everything
 void race_keep_acquired(Warp& w);    // a warp ends: what follows its launch has seen what it has
 void race_fence(Warp& w, bool wider_than_cta);

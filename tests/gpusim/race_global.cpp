@@ -180,7 +180,7 @@ void race_keep_acquired(Warp& w) {
   others.join_ops(w.clock.ops);
   if (!others.far.empty() || !others.ops.empty()) flags().acquired[w.L->op].join(others);
 }
-void race_strong_global(Warp& w, u64 addr, bool write, bool acquire, bool release) {
+void race_strong_global(Warp& w, u64 addr, bool write, bool acquire, bool release, bool is_narrow) {
   FlagClock& f = flags().at[addr];
   if (f.op != w.L->op) enter_flag(f, *w.L);
   if (Shadow* sh = mem_shadow(w, addr, 4); sh && sh->race) {  // what a copy wrote releases what came before the copy
@@ -189,23 +189,25 @@ void race_strong_global(Warp& w, u64 addr, bool write, bool acquire, bool releas
   }
   Clock& near = f.near[far_key(w.L->op, w.cluster->id)];
   if (acquire) {
-    import_clock(w, f.wide);
+    if (!is_narrow) import_clock(w, f.wide);
     w.clock.join(near);
   } else {
-    for (auto& [uid, clock] : f.wide.far) {
-      u32& v = w.pending.far[uid];
-      v = std::max(v, clock);
+    if (!is_narrow) {
+      for (auto& [uid, clock] : f.wide.far) {
+        u32& v = w.pending.far[uid];
+        v = std::max(v, clock);
+      }
+      w.pending.join_ops(f.wide.ops);
     }
-    w.pending.join_ops(f.wide.ops);
     w.pending_near.join(near);
   }
   if (!write) return;
   if (release) {
-    export_clock(*w.cluster, w.clock, f.wide);
+    if (!is_narrow) export_clock(*w.cluster, w.clock, f.wide);
     near.join(w.clock);
     w.clock.seen[w.agent]++;
   } else {
-    export_clock(*w.cluster, w.released, f.wide);
+    if (!is_narrow) export_clock(*w.cluster, w.released, f.wide);
     near.join(w.released_near);
   }
 }

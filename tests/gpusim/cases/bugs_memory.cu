@@ -53,6 +53,14 @@ __global__ void nested(int* x, int step) { inner(x, threadIdx.x * step); }
 __global__ void traps(bool fixed) {
   if (threadIdx.x == 5 && !fixed) __trap();
 }
+__global__ void count_in_shared(int* x, bool fixed) {
+  __shared__ int sum;
+  if (fixed && threadIdx.x == 0) sum = 0;
+  __syncthreads();
+  atomicAdd(&sum, 1);
+  __syncthreads();
+  if (threadIdx.x == 0) *x = sum;
+}
 // Loads a tile of which the source holds unwritten bytes: they are unwritten in shared memory, too.
 __global__ void uninitialised_by_copy(const float* x, float* y) {
   __shared__ __align__(128) float s[64];
@@ -102,6 +110,11 @@ static const Bug kBugs[] = {
        must(cudaMemset(x, 0, fixed ? 128 : 124), "cudaMemset");
        sum_global<<<1, 32>>>(x, y);
        SYNC("kernel");
+     }},
+    {"atomic_on_unwritten_shared", "read of shared memory that nobody has written",
+     [](bool fixed) {
+       count_in_shared<<<1, 64>>>(device_alloc<int>(1), fixed);
+       must(cudaDeviceSynchronize(), "kernel");
      }},
     {"uninitialised_shared", "read of shared memory that nobody has written: .*offset 252",
      [](bool fixed) {

@@ -75,6 +75,33 @@ __global__ void lanes_diverge_at_shuffle(int* x, bool fixed) {
   else
     while (*(volatile int*)(x + 32) == 0) __nanosleep(20);
 }
+// Released and acquired by a scope that holds the other block, or does not.
+__global__ void message_of_scope(int* flag, int* data, int* out, bool release_wide, bool acquire_wide) {
+  int seen = 0;
+  if (blockIdx.x == 0) {
+    data[0] = 7;
+    if (release_wide)
+      asm volatile("st.release.gpu.global.s32 [%0], 1;" ::"l"(flag) : "memory");
+    else
+      asm volatile("st.release.cta.global.s32 [%0], 1;" ::"l"(flag) : "memory");
+  } else {
+    while (!seen) {
+      __nanosleep(20);
+      if (acquire_wide)
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
+      else
+        asm volatile("ld.acquire.cta.global.s32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
+    }
+    out[0] = data[0];
+  }
+}
+static void scope(bool release_wide, bool acquire_wide) {
+  message_of_scope<<<2, 1>>>(to_device(std::vector<int>(1)), to_device(std::vector<int>(1)), device_alloc<int>(1), release_wide, acquire_wide);
+  must(cudaDeviceSynchronize(), "kernel");
+}
+__global__ void shuffle_with(unsigned mask, int* x) {
+  if (threadIdx.x < 8) x[threadIdx.x] = __shfl_sync(mask, threadIdx.x, 0);
+}
 #define SYNC(what) must(cudaDeviceSynchronize(), what)
 
 static void stream_order(bool fixed, bool non_blocking) {
@@ -178,6 +205,13 @@ static const Bug kBugs[] = {
     {"different_barrier_counts", "barrier 1 is used with the thread counts (64 and 96|96 and 64) in one phase",
      [](bool fixed) {
        barrier_counts<<<1, 64>>>(device_alloc<int>(64), fixed);
+       SYNC("kernel");
+     }},
+    {"release_of_block_scope", "RACE \\(global memory, read after write\\)", [](bool fixed) { scope(fixed, true); }},
+    {"acquire_of_block_scope", "RACE \\(global memory, read after write\\)", [](bool fixed) { scope(true, fixed); }},
+    {"lane_outside_of_its_mask", "not in its own member mask",
+     [](bool fixed) {
+       shuffle_with<<<1, 32>>>(fixed ? 0xffu : 0xff00u, device_alloc<int>(32));
        SYNC("kernel");
      }},
     {"lanes_missing_at_a_shuffle", "deadlock|livelock",
