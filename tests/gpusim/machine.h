@@ -143,7 +143,7 @@ struct Func {
   std::vector<s32> reg_at;    // index of the register at 4 * k in the register file, or -1; beyond its end are the constants
 };
 
-struct Origin {  // of an unwritten value: the instruction that read it first, from a register or (-1) from a shared address
+struct Origin {  // of an unwritten value: the instruction that read it first, from a register, (-1) from a shared address or (-2) by a shuffle from a lane that is not there
   const Inst* at = nullptr;
   s32 reg = -1;
   u64 address = 0;
@@ -207,6 +207,11 @@ struct Stats {
   }
 };
 
+struct CpCopy {  // a cp.async that its lane has not waited for (race checker)
+  u32 bytes, lane, number;
+  int group;
+};
+
 struct Warp {
   Cta* cta = nullptr;
   Cluster* cluster = nullptr;
@@ -231,8 +236,9 @@ struct Warp {
   int wg_open = 0, wg_issued = 0, wg_done = 0;  // wgmma: queue, groups committed, operations issued and executed
   int bulk_open[32] = {}, cp_open[32] = {};     // current group number per lane
   std::deque<WgmmaFlight> flights;
-  std::vector<u32> wg_group_ops, cp_group_ops, bulk_group_ops[32];  // number of the last operation of each committed group
+  std::vector<u32> wg_group_ops, bulk_group_ops[32];  // number of the last operation of each committed group
   u32 wg_ops = 0, cp_ops = 0, bulk_ops = 0;
+  std::unordered_map<u32, CpCopy> cp_copies;  // by shared address
   u32 fence_interval = 1;  // counts wgmma.fence
   // race checker
   u32 agent = 0;

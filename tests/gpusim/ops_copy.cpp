@@ -35,7 +35,9 @@ void cp_async(Warp& w, const Inst& i, u32 m) {
     if (n && options().uninit) copy_written(*w.cta, (u32)da[l] & 0xffffff, sa[l], n);
     if (n < sz && options().uninit) memset(&w.cta->written[((u32)da[l] & 0xffffff) + n], 1, sz - n);
     if (w.cluster->race) {
+      acc.lane = l;
       race_shared(w, (u32)da[l], sz, acc);
+      w.cp_copies[(u32)da[l]] = {sz, (u32)l, acc.clock, w.cp_open[l]};
       Access from;
       from.line = acc.line, from.lane = l;
       if (n) race_global(w, sa[l], n, from);
@@ -68,10 +70,7 @@ void dec_cp_async(Decoder& d, Inst& i) {
   i.cls = kClassAsync;
   if (d.has("commit_group")) {
     i.fn = [](Warp& w, const Inst&, u32 m) {
-      lanes(m, [&](int l) {
-        if ((int)w.cp_group_ops.size() <= w.cp_open[l]) w.cp_group_ops.resize(w.cp_open[l] + 1);
-        w.cp_group_ops[w.cp_open[l]++] = w.cp_ops;
-      });
+      lanes(m, [&](int l) { w.cp_open[l]++; });
     };
     return;
   }
@@ -80,10 +79,9 @@ void dec_cp_async(Decoder& d, Inst& i) {
     i.aux2 = d.has("wait_all");
     i.fn = [](Warp& w, const Inst& i, u32 m) {
       lanes(m, [&](int l) {
-        const int upto = w.cp_open[l] - (int)i.aux;
-        if (options().lazy) drain_async(w, l, 2, i.aux2 ? INT32_MAX : upto);
-        if (w.cluster->race && (i.aux2 || upto > 0))
-          w.clock.raise(race_agent(*w.cluster, AgentKind::kCpAsync, w.agent), i.aux2 ? w.cp_ops : w.cp_group_ops[upto - 1]);
+        const int upto = i.aux2 ? INT32_MAX : w.cp_open[l] - (int)i.aux;
+        if (options().lazy) drain_async(w, l, 2, upto);
+        if (w.cluster->race) race_cp_async_done(w, l, upto);
       });
     };
     return;
@@ -100,7 +98,11 @@ void dec_cp_async(Decoder& d, Inst& i) {
         if (w.cluster->race) {
           Clock& v = race_sync_var(*w.cluster, (u32)a[l]);
           race_release(w, v);
-          v.raise(race_agent(*w.cluster, AgentKind::kCpAsync, w.agent), w.cp_ops);
+          const u32 agent = race_agent(*w.cluster, AgentKind::kCpAsync, w.agent);
+          if (w.live & ~m)
+            v.raise_lane(agent, l, w.cp_ops);
+          else
+            v.raise(agent, w.cp_ops);
         }
         if (i.aux) mbar_complete(*w.cluster, (u32)a[l], 0, 1);
       });
@@ -218,12 +220,15 @@ void dec_fence(Decoder& d, Inst& i) {
   i.cls = kClassSync;
   i.fn = &nop;
   if (d.has("proxy")) {
-    if (d.has("async"))
-      i.fn = [](Warp& w, const Inst&, u32) {
-        if (w.cluster->race) race_proxy_fence(w);
+    if (d.has("async")) {
+      i.aux = d.has("global") ? 2 : d.has("shared::cta") || d.has("shared::cluster") ? 1 : 3;  // the memory it is for: 1 shared, 2 global
+      i.fn = [](Warp& w, const Inst& i, u32) {
+        if (w.cluster->race) race_proxy_fence(w, i.aux & 1, i.aux & 2);
+        if (!(i.aux & 1)) return;
         for (auto& c : w.cluster->ctas)  // whose writes they are is the race checker's business
           if (!c->async_smem.empty()) c->async_smem = c->smem;
       };
+    }
   } else if (d.has("mbarrier_init"))
     i.fn = [](Warp& w, const Inst&, u32) {
       if (w.cluster->race) race_mbar_init_fence(w);

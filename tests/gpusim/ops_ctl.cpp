@@ -310,7 +310,12 @@ void cluster_arrive(Warp& w, const Inst& i, u32 m) {
     ph[l] = w.cluster->cb_gen;
   });
   w.cluster->cb_arrived += __builtin_popcount(m);
-  if (w.cluster->race) race_release(w, w.cluster->cb_clock);
+  if (w.cluster->race) {
+    if (i.aux)
+      race_release_relaxed(w, w.cluster->cb_clock, false);
+    else
+      race_release(w, w.cluster->cb_clock);
+  }
   w.cur.pc++;
   w.cluster->progress++;
   cluster_check(*w.cluster);
@@ -346,6 +351,7 @@ void dec_bar(Decoder& d, Inst& i) {
   }
   if (d.has("cluster")) {
     i.aux2 = d.has("aligned") ? 2 : 0;
+    i.aux = d.has("relaxed");
     i.fn = d.has("arrive") ? &cluster_arrive : &cluster_wait;
     return;
   }

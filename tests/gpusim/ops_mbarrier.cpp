@@ -87,7 +87,7 @@ void mbar_h(Warp& w, const Inst& i, u32 m) {
       u64 v = MBar{arg, arg, 0, 0}.store();
       memcpy(mbar_ptr(c, a), &v, 8);
       if (options().uninit) memset(&w.cta->written[a & 0xffffff], 1, 8);
-      if (c.race) race_mbar_init(w, a);
+      if (c.race) race_mbar_init(w, a, l);
       c.progress++;
       return;
     }
@@ -120,8 +120,12 @@ void mbar_h(Warp& w, const Inst& i, u32 m) {
         break;
     }
     if (c.race) {
-      race_mbar_use(w, a, a >> kRankShift != w.cta->rank, i.ast->line);
-      if (arrivals) race_release(w, race_sync_var(c, a), w.live & ~m ? 1u << l : kFullMask);
+      const bool remote = a >> kRankShift != w.cta->rank;
+      race_mbar_use(w, a, remote, i.ast->line, l);
+      if (arrivals && i.aux2)
+        race_release_relaxed(w, race_sync_var(c, a), !remote);
+      else if (arrivals)
+        race_release(w, race_sync_var(c, a), w.live & ~m ? 1u << l : kFullMask);
     }
     mbar_store(c, a, b, arrivals, l);
     if (i.target) w.reg<u64>(i.o[0])[l] = old;
@@ -146,10 +150,14 @@ void mbar_wait(Warp& w, const Inst& i, u32 m) {
       fa = a;
       fp = ph;
     }
+    if (w.cluster->race) race_mbar_use(w, a, false, i.ast->line, l);
     if (w.cluster->race && (l == first || a != fa || !(r & ~(1u << l)))) {
-      race_mbar_use(w, a, false, i.ast->line);
       if (done) {
         const Clock& published = race_sync_var(*w.cluster, a | 1);
+        if (i.aux2) {
+          w.pending_near.join(published);
+          return;
+        }
         arrived = &published;
         race_acquire(w, published);
       }
@@ -187,6 +195,7 @@ void dec_mbarrier(Decoder& d, Inst& i) {
     bool par = d.has("parity");
     i.o[2] = d.src(d.op(2), par ? 32 : 64);
     i.aux = par | (op == "try_wait") << 1;
+    i.aux2 = d.has("relaxed");
     i.fn = &mbar_wait;
     return;
   }
@@ -203,6 +212,7 @@ void dec_mbarrier(Decoder& d, Inst& i) {
     if (d.nops() > 1) i.o[2] = d.src(d.op(1), 32);
     return;
   }
+  i.aux2 = d.has("relaxed");
   bool drop = op == "arrive_drop", tx = d.has("expect_tx");
   i.aux = drop ? (tx ? kMbDropTx : kMbDrop) : (tx ? kMbArriveTx : kMbArrive);
   size_t k = 0;

@@ -140,7 +140,7 @@ void check_shared(Warp& w, u64 a, u32 n, const u8* p, const Access& acc, const I
 
 void check_access(Warp& w, const Inst& i, u64 a, u32 n, const u8* p, bool write, int lane, bool same_value) {
   Access acc;
-  acc.write = write, acc.lane = lane, acc.line = i.ast->line, acc.same_value = same_value, acc.strong = i.flags & kFlagVolatile;
+  acc.write = write, acc.lane = lane, acc.line = i.ast->line, acc.same_value = same_value, acc.strong = i.flags & kFlagVolatile, acc.narrow = i.flags & kFlagNarrow;
   if (is_shared(i, a)) return check_shared(w, a, n, p, acc, i);
   if (i.space == Space::Local || i.space == Space::Const || (i.space == Space::Generic && a >> 32 == kLocalTag)) return;
   if (options().uninit) {

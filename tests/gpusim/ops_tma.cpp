@@ -186,7 +186,7 @@ void run_load(const Bulk& b) {
       }
     }
     if (c.race) {
-      race_mbar_use(w, mb, true, b.line);
+      race_mbar_use(w, mb, true, b.line, b.lane);
       race_sync_var(c, mb).raise(race_agent(c, AgentKind::kCopies, mb), b.copies[r]);
     }
     try {
@@ -437,10 +437,10 @@ void dec_st_async(Decoder& d, Inst& i) {
       if (options().uninit) memset(&w.cluster->ctas[a >> kRankShift]->written[a & 0xffffff], 1, n);
       if (w.cluster->race) {
         Access to;
-        to.write = to.async = true, to.line = i.ast->line;
+        to.write = to.async = to.any_proxy = true, to.line = i.ast->line;
         to.agent = race_agent(*w.cluster, AgentKind::kCopies, mb), to.clock = race_next_copy(*w.cluster, mb);
         race_shared(w, a, n, to);
-        race_mbar_use(w, mb, true, i.ast->line);
+        race_mbar_use(w, mb, true, i.ast->line, l);
         race_sync_var(*w.cluster, mb).raise(to.agent, to.clock);
       }
       for (size_t k = 0; k < i.x->v[0].size(); k++) {

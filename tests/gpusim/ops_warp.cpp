@@ -83,7 +83,7 @@ void shfl_h(Warp& w, const Inst& i, u32 m) {
     if (!p) j = l;
     d[l] = src[j & 31];
     pr |= (u32)p << l;
-    written_d |= (written >> (j & 31) & 1) << l;
+    written_d |= ((written & m) >> (j & 31) & 1) << l;  // of a lane that is not there the value is undefined
   });
   if (tracked) note_written(w, i, i.o[0], m, written_d, {i.o[1]});
   if (i.aux2) {

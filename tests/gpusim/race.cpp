@@ -5,22 +5,29 @@
 
 namespace atoll::gpusim {
 
-void Clock::join(const Clock& o) {
-  if (seen.size() < o.seen.size()) seen.resize(o.seen.size());
-  for (size_t k = 0; k < o.seen.size(); k++) seen[k] = std::max(seen[k], o.seen[k]);
-  if (proxy.size() < o.proxy.size()) proxy.resize(o.proxy.size());
-  for (size_t k = 0; k < o.proxy.size(); k++) proxy[k] = std::max(proxy[k], o.proxy[k]);
-  for (auto& [uid, clock] : o.far) {
-    u32& mine = far[uid];
+namespace {
+void latest(std::vector<u32>& to, const std::vector<u32>& from) {
+  if (to.size() < from.size()) to.resize(from.size());
+  for (size_t k = 0; k < from.size(); k++) to[k] = std::max(to[k], from[k]);
+}
+void latest(std::unordered_map<u64, u32>& to, const std::unordered_map<u64, u32>& from) {
+  for (auto& [uid, clock] : from) {
+    u32& mine = to[uid];
     mine = std::max(mine, clock);
   }
+}
+}  // namespace
+void Clock::join(const Clock& o) {
+  latest(seen, o.seen);
+  latest(proxy, o.proxy);
+  latest(proxy_global, o.proxy_global);
+  latest(inits, o.inits);
+  latest(far, o.far);
+  latest(far_proxy, o.far_proxy);
   for (auto& [key, clock] : o.lanes) raise_lane(key / 32, key % 32, clock);
   join_ops(o.ops);
 }
-void Clock::join_ops(const std::vector<u32>& o) {
-  if (ops.size() < o.size()) ops.resize(o.size());
-  for (size_t k = 0; k < o.size(); k++) ops[k] = std::max(ops[k], o[k]);
-}
+void Clock::join_ops(const std::vector<u32>& o) { latest(ops, o); }
 void Clock::raise_lane(u32 agent, u32 lane, u32 clock) {
   const std::pair<u32, u32> entry{agent * 32 + lane, 0};
   auto it = std::lower_bound(lanes.begin(), lanes.end(), entry);
@@ -85,13 +92,21 @@ void race_release(Warp& w, Clock& to, u32 mask) {
 void race_acquire(Warp& w, const Clock& from) { w.clock.join(from); }
 Clock& race_sync_var(Cluster& c, u32 addr) { return c.race->sync[addr]; }
 
-// fence.proxy.async: everything this warp has seen becomes visible to the async proxy.
-void race_proxy_fence(Warp& w) {
+// fence.proxy.async: everything this warp has seen becomes visible to the async proxy, in the memory that the fence names.
+void race_proxy_fence(Warp& w, bool shared, bool global) {
   Clock& c = w.clock;
-  if (c.proxy.size() < c.seen.size()) c.proxy.resize(c.seen.size());
-  for (size_t k = 0; k < c.seen.size(); k++) c.proxy[k] = std::max(c.proxy[k], c.seen[k]);
+  if (shared) latest(c.proxy, c.seen);
+  if (global) {
+    latest(c.proxy_global, c.seen);
+    latest(c.far_proxy, c.far);
+  }
   c.seen[w.agent]++;
-  race_mbar_init_fence(w);
+  if (shared) race_mbar_init_fence(w);
+}
+// What a fence has released, and mbarriers initialised before fence.mbarrier_init.
+void race_release_relaxed(Warp& w, Clock& to, bool near) {
+  to.join(near ? w.released_near : w.released);
+  w.clock.seen[w.agent]++;
 }
 void race_warp_sync(Warp& w, u32 mask) {
   const u32 now = w.clock.of(w.agent);
@@ -185,7 +200,7 @@ void race_shared(Warp& w, u32 addr, u32 n, const Access& a) {
       return !lanes;
     }
     if (e.agent == w.agent && e.agent < real) return true;  // an asynchronous operation after its issuer's own accesses
-    return clocks.of(e.agent) >= e.clock || (e.agent < real && clocks.of_lane(e.agent, e.lane) >= e.clock);
+    return clocks.of(e.agent) >= e.clock || clocks.of_lane(e.agent, e.lane) >= e.clock;
   };
   for_each_word(off, n, [&](u32 word, u32 mask) {
     Cell& c = r.cells[rank][word];
@@ -194,8 +209,10 @@ void race_shared(Warp& w, u32 addr, u32 n, const Access& a) {
       if (!ordered(c.write, lanes)) {
         const bool same = a.write && a.same_value && lanes && (int)c.write.line == a.line;
         if (!same) report_shared(w, addr, a, c.write, true, lanes, nullptr);
-      } else if (a.async && !c.write.async && clocks.proxy_of(c.write.agent) < c.write.clock && !(a.write && a.agent != ~0u))
-        report_shared(w, addr, a, c.write, true, false, "fence.proxy.async missing between a write and its read by the async proxy");
+      } else if (a.async && !a.any_proxy && !c.write.async && clocks.proxy_of(c.write.agent) < c.write.clock)
+        report_shared(w, addr, a, c.write, true, false,
+                      a.write ? "fence.proxy.async missing between a write and another by the async proxy"
+                              : "fence.proxy.async missing between a write and its read by the async proxy");
     }
     const Epoch now = epoch_of(1, me, clock, mask, a);
     if (!a.write) {
@@ -211,15 +228,32 @@ void race_shared(Warp& w, u32 addr, u32 n, const Access& a) {
   });
 }
 
+void race_cp_async_done(Warp& w, u32 lane, int upto) {
+  Race& r = *w.cluster->race;
+  const u32 agent = race_agent(*w.cluster, AgentKind::kCpAsync, w.agent);
+  for (auto it = w.cp_copies.begin(); it != w.cp_copies.end();) {
+    const CpCopy& copy = it->second;
+    if (copy.lane != lane || copy.group >= upto) {
+      ++it;
+      continue;
+    }
+    for_each_word(it->first & 0xffffff, copy.bytes, [&](u32 word, u32) {
+      Epoch& e = r.cells[it->first >> kRankShift][word].write;
+      if (e.agent == agent && e.lane == lane && e.clock == copy.number) e.agent = w.agent, e.clock = w.clock.of(w.agent);
+    });
+    it = w.cp_copies.erase(it);
+  }
+}
+
 // ---- the initialisation of mbarriers -----------------------------------------------------------
 // PTX ISA, mbarrier.init: undefined where a valid mbarrier object lies; mbarrier.inval must come first.
-void race_mbar_init(Warp& w, u32 addr) {
+void race_mbar_init(Warp& w, u32 addr, int lane) {
   if (auto it = w.cluster->race->init.find(addr); it != w.cluster->race->init.end())
     throw SimError(kIllegalInstruction, "mbarrier.init at " + hex(addr) + " (shared offset " + std::to_string((addr & 0xffffff) - kSmemBase) +
                                             "), where " + agent_name(*w.cluster, it->second.agent) + " has initialised an mbarrier that nobody invalidated");
   race_sync_var(*w.cluster, addr) = Clock();
   race_sync_var(*w.cluster, addr | 1) = Clock();
-  w.cluster->race->init[addr] = {w.agent, w.clock.of(w.agent), false};
+  w.cluster->race->init[addr] = {w.agent, w.clock.of(w.agent), lane, false};
   w.clock.seen[w.agent]++;
 }
 u32 race_next_copy(Cluster& c, u32 mbar) { return ++c.race->copies[mbar]; }
@@ -239,14 +273,21 @@ void race_exit(Cluster& c, u32 rank) {
   }
 }
 void race_mbar_init_fence(Warp& w) {
+  latest(w.released.inits, w.clock.seen);
+  w.clock.seen[w.agent]++;
   for (auto& [addr, i] : w.cluster->race->init)
     if (w.clock.of(i.agent) >= i.clock) i.fenced = true;
 }
-void race_mbar_use(Warp& w, u32 addr, bool async_or_remote, int line) {
+void race_mbar_use(Warp& w, u32 addr, bool async_or_remote, int line, int lane) {
   auto it = w.cluster->race->init.find(addr);
   if (it == w.cluster->race->init.end()) return;
   const std::string bar = "mbarrier at shared offset " + std::to_string((addr & 0xffffff) - kSmemBase);
-  if (it->second.agent != w.agent && w.clock.of(it->second.agent) < it->second.clock)
+  if (it->second.agent == w.agent && it->second.lane != lane && !lanes_synced(w, it->second.lane, it->second.clock, lane))
+    race_report(*w.L,
+                "(" + bar + "): lane " + std::to_string(lane) + " of " + agent_name(*w.cluster, w.agent) + " at " + line_name(*w.L, line) +
+                    " uses it, and nothing orders that after its initialisation by lane " + std::to_string(it->second.lane) + " (__syncwarp missing)",
+                line, -1);
+  else if (it->second.agent != w.agent && w.clock.init_of(it->second.agent) < it->second.clock)
     race_report(*w.L,
                 "(" + bar + "): " + agent_name(*w.cluster, w.agent) + " at " + line_name(*w.L, line) +
                     " uses it, and nothing orders that after its initialisation by " + agent_name(*w.cluster, it->second.agent),

@@ -38,6 +38,7 @@ struct Race {
   std::unordered_map<u32, u32> copies;  // copies issued on an mbarrier
   struct Init {
     u32 agent, clock;
+    int lane;
     bool fenced;
   };
   std::unordered_map<u32, Init> init;  // mbarriers
@@ -57,7 +58,7 @@ void for_each_word(u64 off, u64 n, F f) {
 }
 inline Epoch epoch_of(u32 op, u32 agent, u32 clock, u32 mask, const Access& a) {
   Epoch e;
-  e.op = op, e.agent = agent, e.clock = clock, e.line = (u32)a.line, e.lane = a.lane < 0 ? 32u : (u32)a.lane, e.mask = mask, e.strong = a.strong,
+  e.op = op, e.agent = agent, e.clock = clock, e.line = std::min((u32)a.line, (1u << 19) - 1), e.lane = a.lane < 0 ? 32u : (u32)a.lane, e.mask = mask, e.strong = a.strong, e.narrow = a.narrow,
   e.async = a.async;
   return e;
 }
@@ -70,10 +71,10 @@ inline bool absorbs(Epoch& e, const Epoch& now, u32 synced) {
   if (e.op != now.op || e.agent != now.agent || e.async != now.async) return false;
   const u32 mask = e.mask | now.mask;
   const bool several = e.lane != now.lane && e.clock > synced;
-  const bool strong = e.strong && now.strong;
+  const bool strong = e.strong && now.strong, narrow = e.narrow || now.narrow;
   e = now;
   e.mask = mask;
-  e.strong = strong;
+  e.strong = strong, e.narrow = narrow;
   if (several) e.lane = 32;
   return true;
 }

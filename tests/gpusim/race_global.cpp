@@ -30,28 +30,40 @@ bool op_ordered(const Launch& l, const Clock* c, const Epoch& e) {
 u64 uid_of(const Cluster& c, u32 agent) { return (u64)c.id << kAgentBits | agent; }
 
 // What this cluster knows, in terms that another cluster or launch understands.
-void export_clock(const Cluster& c, const Clock& from, Clock& to) {
-  if (from.seen.empty()) return;
-  for (u32 k = 0; k < from.seen.size(); k++)
-    if (from.seen[k]) {
-      u32& v = to.far[far_key(c.L->op, uid_of(c, k))];
-      v = std::max(v, from.seen[k]);
+using Far = std::unordered_map<u64, u32>;
+void export_agents(const Cluster& c, const std::vector<u32>& seen, const Far& far, Far& to) {
+  for (u32 k = 0; k < seen.size(); k++)
+    if (seen[k]) {
+      u32& v = to[far_key(c.L->op, uid_of(c, k))];
+      v = std::max(v, seen[k]);
     }
-  for (auto& [key, clock] : from.far) {
-    u32& v = to.far[key];
+  for (auto& [key, clock] : far) {
+    u32& v = to[key];
     v = std::max(v, clock);
   }
+}
+void export_clock(const Cluster& c, const Clock& from, Clock& to) {
+  if (from.seen.empty()) return;
+  export_agents(c, from.seen, from.far, to.far);
+  export_agents(c, from.proxy_global, from.far_proxy, to.far_proxy);
   to.join_ops(from.ops);
   to.join_ops(c.L->before);
 }
 void import_clock(Warp& w, const Clock& from) {
-  for (auto& [key, clock] : from.far)
-    if (key >> kAgentBits == far_key(w.L->op, uid_of(*w.cluster, 0)) >> kAgentBits)
-      w.clock.raise(key & ((1u << kAgentBits) - 1), clock);
-    else {
-      u32& v = w.clock.far[key];
-      v = std::max(v, clock);
+  auto import_agents = [&](const Far& far, std::vector<u32>& seen, Far& to) {
+    for (auto& [key, clock] : far) {
+      if (key >> kAgentBits != far_key(w.L->op, uid_of(*w.cluster, 0)) >> kAgentBits) {
+        u32& v = to[key];
+        v = std::max(v, clock);
+        continue;
+      }
+      const u32 agent = key & ((1u << kAgentBits) - 1);
+      if (seen.size() <= agent) seen.resize(agent + 1);
+      seen[agent] = std::max(seen[agent], clock);
     }
+  };
+  import_agents(from.far, w.clock.seen, w.clock.far);
+  import_agents(from.far_proxy, w.clock.proxy_global, w.clock.far_proxy);
   w.clock.join_ops(from.ops);
 }
 // Another launch than before uses a flag: of launches that come before this one by streams or events, and so have ended, the whole is kept instead of
@@ -65,6 +77,7 @@ void enter_flag(FlagClock& f, const Launch& l) {
       continue;
     }
     if (!op_seen(f.wide.ops, op)) f.wide.join_ops(op_order(op));
+    f.wide.far_proxy.erase(it->first);
     it = f.wide.far.erase(it);
   }
   for (auto it = f.near.begin(); it != f.near.end();) it = op_seen(l.before, (u32)(it->first >> 32)) ? f.near.erase(it) : std::next(it);
@@ -75,8 +88,8 @@ std::string far_name(const Launch& l, u32 uid) {
   const std::string who = agent < per_cta * ctas ? "warp " + std::to_string(agent % per_cta) : std::string("an asynchronous operation");
   return who + " of block number " + std::to_string(cluster * ctas + (agent < per_cta * ctas ? agent / per_cta : 0));
 }
-void report_global(Warp& w, u64 addr, const Access& a, const Epoch& e, bool other_writes, bool lanes) {
-  const char* kind = a.write ? (other_writes ? "write after write" : "write after read") : "read after write";
+void report_global(Warp& w, u64 addr, const Access& a, const Epoch& e, bool other_writes, bool lanes, const char* fence = nullptr) {
+  const char* kind = fence ? fence : a.write ? (other_writes ? "write after write" : "write after read") : "read after write";
   std::string s = std::string("(global memory, ") + kind + ") at address " + hex(addr) + ", " + mem_name(addr) + ": " + agent_name(*w.cluster, w.agent);
   if (a.lane >= 0) s += " lane " + std::to_string(a.lane);
   s += " at " + line_name(*w.L, a.line) + "\n  against ";
@@ -85,7 +98,7 @@ void report_global(Warp& w, u64 addr, const Access& a, const Epoch& e, bool othe
   else if (lanes)
     s += "lane " + std::to_string(e.lane) + " of the same warp at " + line_name(*w.L, e.line) + " (__syncwarp missing)";
   else
-    s += far_name(*w.L, e.agent) + " at " + line_name(*w.L, e.line) + " (no fence and flag, barrier or wait between them)";
+    s += far_name(*w.L, e.agent) + " at " + line_name(*w.L, e.line) + (fence ? "" : " (no fence and flag, barrier or wait between them)");
   race_report(*w.L, s, a.line, e.op == w.L->op ? (int)e.line : -(int)e.op - 10);
 }
 }  // namespace
@@ -110,13 +123,27 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
     }
     return clocks.of(agent) >= e.clock || clocks.of_lane(agent, e.lane) >= e.clock;
   };
+  // Strong accesses are no race where the scope of each holds the other: .cta and .cluster are taken as the cluster.
+  auto in_scope = [&](const Epoch& e) { return !(a.narrow || e.narrow) || (e.op == l.op && e.agent >> kAgentBits == w.cluster->id); };
+  // The end of a launch is a proxy fence, and so is that of a copy.
+  auto visible_to_async = [&](const Epoch& e) {
+    if (e.op != l.op && (e.agent == kHostAgent || op_ordered(l, nullptr, e) || op_seen(clocks.ops, e.op))) return true;
+    if (e.op == l.op && e.agent >> kAgentBits == w.cluster->id) return clocks.proxy_global_of(e.agent & ((1u << kAgentBits) - 1)) >= e.clock;
+    auto it = clocks.far_proxy.find(far_key(e.op, e.agent));
+    return it != clocks.far_proxy.end() && it->second >= e.clock;
+  };
   for_each_word(addr - sh->base, n, [&](u64 word, u32 mask) {
     Cell& c = sh->cells[word];
     // A copy's words may be polled (strong reads), but an atomic beside a copy is a race.
-    const bool both_strong = a.strong && c.write.strong && !(a.write && c.write.agent == kHostAgent);
-    if (c.write.op && (c.write.mask & mask) && !both_strong) {
+    const bool both_strong = a.strong && c.write.strong && !(a.write && c.write.agent == kHostAgent) && in_scope(c.write);
+    if (c.write.op && (c.write.mask & mask)) {
       bool lanes = false;
-      if (!ordered(c.write, lanes) && !(a.write && a.same_value && lanes && (int)c.write.line == a.line)) report_global(w, addr, a, c.write, true, lanes);
+      if (!both_strong && !ordered(c.write, lanes)) {
+        if (!(a.write && a.same_value && lanes && (int)c.write.line == a.line)) report_global(w, addr, a, c.write, true, lanes);
+      } else if (a.async && !both_strong && !c.write.async && !visible_to_async(c.write))
+        report_global(w, addr, a, c.write, true, false,
+                      a.write ? "fence.proxy.async missing between a write and another by the async proxy"
+                              : "fence.proxy.async missing between a write and its read by the async proxy");
     }
     const Epoch now = epoch_of(l.op, me, clock, mask, a);
     if (!a.write) {
@@ -128,7 +155,7 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
     }
     for (const Epoch& e : c.read) {
       bool lanes = false;
-      if (e.op && (e.mask & mask) && !(a.strong && e.strong) && !ordered(e, lanes)) report_global(w, addr, a, e, false, lanes);
+      if (e.op && (e.mask & mask) && !(a.strong && e.strong && in_scope(e)) && !ordered(e, lanes)) report_global(w, addr, a, e, false, lanes);
     }
     if (mask == 15) c.read[0] = c.read[1] = Epoch();
     merge_write(c, now);
@@ -193,10 +220,11 @@ void race_strong_global(Warp& w, u64 addr, bool write, bool acquire, bool releas
     w.clock.join(near);
   } else {
     if (!is_narrow) {
-      for (auto& [uid, clock] : f.wide.far) {
-        u32& v = w.pending.far[uid];
-        v = std::max(v, clock);
-      }
+      for (auto [from, to] : {std::pair{&f.wide.far, &w.pending.far}, {&f.wide.far_proxy, &w.pending.far_proxy}})
+        for (auto& [uid, clock] : *from) {
+          u32& v = (*to)[uid];
+          v = std::max(v, clock);
+        }
       w.pending.join_ops(f.wide.ops);
     }
     w.pending_near.join(near);
@@ -216,7 +244,7 @@ void race_fence(Warp& w, bool wider_than_cta) {
   if (wider_than_cta) {
     import_clock(w, w.pending);
     w.pending = Clock();
-    w.released = w.clock;
+    w.released.join(w.clock);
   }
   w.pending_near = Clock();
   w.released_near = w.clock;

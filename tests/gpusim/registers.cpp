@@ -31,6 +31,8 @@ RegState* state_at(const Warp& w, u32 offset) {
     s += " is read, but nothing has written it";
   else if (o.reg >= 0)
     s += " is read, but its value was made of register " + register_name(f, o.reg) + ", which nothing has written (" + source_of(&f, o.at) + ")";
+  else if (o.reg == -2)
+    s += " is read, but its value was shuffled from a lane that does not take part (" + source_of(&f, o.at) + ")";
   else
     s += " is read, but its value was made of a read of shared memory that nobody has written: address " + hex(o.address) + " (offset " +
          std::to_string((s64)(o.address & 0xffffff) - kSmemBase) + "; " + source_of(&f, o.at) + ")";
@@ -76,12 +78,14 @@ u32 written_lanes(const Warp& w, u32 offset) {
 void note_written(Warp& w, const Inst& in, u32 offset, u32 m, u32 written, std::initializer_list<u32> sources) {
   RegState* d = state_at(w, offset);
   if (!d) return;
-  if (m & ~written)
+  if (m & ~written) {
+    d->origin = {&in, -2, 0};
     for (u32 source : sources)
       if (const RegState* s = state_at(w, source); s && ~s->defined) {
         d->origin = origin_of(*s, in, (u32)(s - w.cur.fr->regs.data()));
         break;
       }
+  }
   d->defined = (d->defined & ~m) | (m & written);
 }
 void note_unwritten_load(Warp& w, const Inst& in, u32 offset, u32 lanes, u64 address) {

@@ -253,6 +253,123 @@ __global__ void __cluster_dims__(2, 1, 1) remote_barrier(int* x, bool fixed) {  
   x[blockIdx.x * 32 + threadIdx.x] = 1;
   asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
 }
+// Threads write what TMA reads, or writes again: a barrier orders the threads, a proxy fence of the right memory the proxies.
+enum Fence { kAll, kGlobal, kShared, kNothing };
+__device__ void proxy_fence(int fence) {
+  if (fence == kAll) asm volatile("fence.proxy.async;" ::: "memory");
+  if (fence == kGlobal) asm volatile("fence.proxy.async.global;" ::: "memory");
+  if (fence == kShared) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__global__ void global_to_tma(float* x, float* y, int fence) {
+  __shared__ __align__(128) float s[64];
+  __shared__ __align__(8) unsigned long long bar;
+  x[threadIdx.x] = threadIdx.x;
+  if (threadIdx.x == 0) init(&bar, 1);
+  proxy_fence(fence);
+  __syncthreads();
+  if (threadIdx.x == 0) expect(&bar, 256), copy(s, x, 256, &bar);
+  wait(&bar, 0);
+  y[threadIdx.x] = s[threadIdx.x];
+}
+__global__ void message_to_tma(float* x, int* flag, float* y, int fence) {  // from block 0 to block 1
+  __shared__ __align__(128) float s[32];
+  __shared__ __align__(8) unsigned long long bar;
+  if (blockIdx.x == 0) {
+    x[threadIdx.x] = threadIdx.x;
+    __syncwarp();
+    if (threadIdx.x == 0) asm volatile("fence.acq_rel.gpu; st.relaxed.gpu.global.s32 [%0], 1;" ::"l"(flag) : "memory");
+    return;
+  }
+  if (threadIdx.x == 0) {
+    init(&bar, 1);
+    for (int seen = 0; !seen;) asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
+    proxy_fence(fence);
+    expect(&bar, 128), copy(s, x, 128, &bar);
+  }
+  __syncwarp();
+  wait(&bar, 0);
+  y[threadIdx.x] = s[threadIdx.x];
+}
+__global__ void load_over_writes(const float* x, float* y, int fence) {
+  __shared__ __align__(128) float s[64];
+  __shared__ __align__(8) unsigned long long bar;
+  s[threadIdx.x] = 0;
+  if (threadIdx.x == 0) init(&bar, 1);
+  proxy_fence(fence);
+  __syncthreads();
+  if (threadIdx.x == 0) expect(&bar, 128), copy(s, x, 128, &bar);
+  wait(&bar, 0);
+  y[threadIdx.x] = s[threadIdx.x];
+}
+__global__ void add_onto_writes(float* y, int fence) {  // a bulk reduction onto sums that threads have just cleared
+  __shared__ __align__(128) float s[32];
+  s[threadIdx.x] = 1;
+  y[threadIdx.x] = 0;
+  proxy_fence(fence);
+  __syncwarp();
+  if (threadIdx.x == 0)
+    asm volatile(
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], 128; cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;" ::"l"(y), "r"(sp(s))
+        : "memory");
+}
+// Arrivals that are .relaxed release only what a fence before them does.
+__global__ void __cluster_dims__(2, 1, 1) relaxed_cluster_barrier(int* x, bool fixed) {
+  __shared__ int s[32];
+  s[threadIdx.x] = threadIdx.x;
+  if (fixed) asm volatile("fence.acq_rel.cluster;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+  unsigned remote;
+  int v;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(sp(&s[threadIdx.x])), "r"(1 - blockIdx.x));
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(v) : "r"(remote) : "memory");
+  x[blockIdx.x * 32 + threadIdx.x] = v;
+  asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+}
+__global__ void relaxed_arrival(int* x, bool fixed) {
+  __shared__ int s[32];
+  __shared__ __align__(8) unsigned long long bar;
+  if (threadIdx.x == 0) init(&bar, 32);
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    s[threadIdx.x] = 7;
+    if (fixed)
+      asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(sp(&bar)) : "memory");
+    else
+      asm volatile("mbarrier.arrive.relaxed.cta.shared::cta.b64 _, [%0];" ::"r"(sp(&bar)) : "memory");
+  } else {
+    wait(&bar, 0);
+    x[threadIdx.x - 32] = s[threadIdx.x - 32];
+  }
+}
+__global__ void relaxed_wait(int* x, bool fixed) {
+  __shared__ int s[32];
+  __shared__ __align__(8) unsigned long long bar;
+  if (threadIdx.x == 0) init(&bar, 32);
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    s[threadIdx.x] = 7;
+    arrive(&bar);
+  } else {
+    asm volatile("{ .reg .pred p; W: mbarrier.try_wait.parity.relaxed.cta.shared::cta.b64 p, [%0], 0; @p bra D; bra W; D: }" ::"r"(sp(&bar)) : "memory");
+    if (fixed) asm volatile("fence.acq_rel.cta;" ::: "memory");
+    x[threadIdx.x - 32] = s[threadIdx.x - 32];
+  }
+}
+__global__ void lanes_copies(const int4* x, int4* y, bool fixed) {  // a lane's wait is for its own copies
+  __shared__ int4 s[32];
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16; cp.async.commit_group; cp.async.wait_group 0;" ::"r"(sp(&s[threadIdx.x])), "l"(x + threadIdx.x)
+               : "memory");
+  if (fixed) __syncwarp();
+  y[threadIdx.x] = s[31 - threadIdx.x];
+}
+__global__ void init_for_a_warp(int* x, bool fixed) {
+  __shared__ __align__(8) unsigned long long bar;
+  if (threadIdx.x == 0) init(&bar, 32);
+  if (fixed) __syncwarp();
+  arrive(&bar);
+  wait(&bar, 0);
+  x[threadIdx.x] = 1;
+}
 #define SYNC(what) must(cudaDeviceSynchronize(), what)
 static float* numbers(int n) {
   std::vector<float> v(n);
@@ -365,7 +482,63 @@ static const Bug kBugs[] = {
        read_of_an_exited_block<<<2, 32>>>(device_alloc<int>(32), fixed);
        SYNC("kernel");
      }},
-    {"remote_barrier_without_fence", "without fence.mbarrier_init or fence.proxy.async after its initialisation",
+    {"tma_reads_global_writes_without_fence", "RACE \\(global memory, fence.proxy.async missing between a write and its read by the async proxy",
+     [](bool fixed) {
+       float* y = device_alloc<float>(64);
+       global_to_tma<<<1, 64>>>(device_alloc<float>(64), y, fixed ? kAll : kNothing);
+       SYNC("kernel");
+       if (fixed) check(to_host(y, 64)[63] == 63, "what the threads wrote");
+     }},
+    {"tma_reads_global_writes_with_a_fence_of_shared_memory", "RACE \\(global memory, fence.proxy.async missing between a write and its read",
+     [](bool fixed) {
+       global_to_tma<<<1, 64>>>(device_alloc<float>(64), device_alloc<float>(64), fixed ? kGlobal : kShared);
+       SYNC("kernel");
+     }},
+    {"tma_reads_another_block_without_fence", "RACE \\(global memory, fence.proxy.async missing between a write and its read",
+     [](bool fixed) {
+       float* y = device_alloc<float>(32);
+       message_to_tma<<<2, 32>>>(device_alloc<float>(32), to_device(std::vector<int>(1)), y, fixed ? kGlobal : kNothing);
+       SYNC("kernel");
+       if (fixed) check(to_host(y, 32)[31] == 31, "what the other block wrote");
+     }},
+    {"tma_loads_over_writes_without_fence", "RACE \\(shared memory, fence.proxy.async missing between a write and another by the async proxy",
+     [](bool fixed) {
+       load_over_writes<<<1, 64>>>(numbers(32), device_alloc<float>(64), fixed ? kShared : kGlobal);
+       SYNC("kernel");
+     }},
+    {"tma_reduces_onto_writes_without_fence", "RACE \\(global memory, fence.proxy.async missing between a write and another by the async proxy",
+     [](bool fixed) {
+       float* y = device_alloc<float>(32);
+       add_onto_writes<<<1, 32>>>(y, fixed ? kAll : kShared);
+       SYNC("kernel");
+       if (fixed) check(to_host(y, 32)[31] == 1, "0 + 1");
+     }},
+    {"relaxed_cluster_barrier", "RACE \\(shared memory, read after write\\)|read of shared memory that nobody has written",
+     [](bool fixed) {
+       relaxed_cluster_barrier<<<2, 32>>>(device_alloc<int>(64), fixed);
+       SYNC("kernel");
+     }},
+    {"relaxed_mbarrier_arrival", "RACE \\(shared memory, read after write\\)",
+     [](bool fixed) {
+       relaxed_arrival<<<1, 64>>>(device_alloc<int>(32), fixed);
+       SYNC("kernel");
+     }},
+    {"relaxed_mbarrier_wait", "RACE \\(shared memory, read after write\\)",
+     [](bool fixed) {
+       relaxed_wait<<<1, 64>>>(device_alloc<int>(32), fixed);
+       SYNC("kernel");
+     }},
+    {"another_lanes_cp_async", "a lane reads what another lane of its warp wrote \\(__syncwarp missing\\)|read of shared memory that nobody has written",
+     [](bool fixed) {
+       lanes_copies<<<1, 32>>>((int4*)numbers(128), device_alloc<int4>(32), fixed);
+       SYNC("kernel");
+     }},
+    {"barrier_initialised_by_another_lane", "uses it, and nothing orders that after its initialisation by lane 0 \\(__syncwarp missing\\)",
+     [](bool fixed) {
+       init_for_a_warp<<<1, 32>>>(device_alloc<int>(32), fixed);
+       SYNC("kernel");
+     }},
+    {"remote_barrier_without_fence", "uses it, and nothing orders that after its initialisation|without fence.mbarrier_init",
      [](bool fixed) {
        remote_barrier<<<2, 32>>>(device_alloc<int>(64), fixed);
        SYNC("kernel");

@@ -99,6 +99,18 @@ static void scope(bool release_wide, bool acquire_wide) {
   message_of_scope<<<2, 1>>>(to_device(std::vector<int>(1)), to_device(std::vector<int>(1)), device_alloc<int>(1), release_wide, acquire_wide);
   must(cudaDeviceSynchronize(), "kernel");
 }
+// Every block counts in one word: the scope must hold all of them.
+__global__ void counts_of_scope(int* n, bool wide) {
+  if (wide)
+    atomicAdd(n, 1);
+  else
+    atomicAdd_block(n, 1);
+}
+__global__ void shuffle_from_the_dead(int* x, bool fixed) {
+  const int v = threadIdx.x;
+  if (!fixed && threadIdx.x == 31) return;
+  x[threadIdx.x] = __shfl_sync(fixed ? ~0u : 0x7fffffffu, v, 31);
+}
 __global__ void shuffle_with(unsigned mask, int* x) {
   if (threadIdx.x < 8) x[threadIdx.x] = __shfl_sync(mask, threadIdx.x, 0);
 }
@@ -209,6 +221,18 @@ static const Bug kBugs[] = {
      }},
     {"release_of_block_scope", "RACE \\(global memory, read after write\\)", [](bool fixed) { scope(fixed, true); }},
     {"acquire_of_block_scope", "RACE \\(global memory, read after write\\)", [](bool fixed) { scope(true, fixed); }},
+    {"atomics_of_block_scope", "RACE \\(global memory, write after write\\)",
+     [](bool fixed) {
+       int* n = to_device(std::vector<int>(1));
+       counts_of_scope<<<2, 32>>>(n, fixed);
+       SYNC("kernel");
+       if (fixed) check(to_host(n, 1)[0] == 64, "64 threads were counted");
+     }},
+    {"shuffle_from_an_exited_lane", "shuffled from a lane that does not take part",
+     [](bool fixed) {
+       shuffle_from_the_dead<<<1, 32>>>(device_alloc<int>(32), fixed);
+       SYNC("kernel");
+     }},
     {"lane_outside_of_its_mask", "not in its own member mask",
      [](bool fixed) {
        shuffle_with<<<1, 32>>>(fixed ? 0xffu : 0xff00u, device_alloc<int>(32));
