@@ -61,6 +61,12 @@ __global__ void count_in_shared(int* x, bool fixed) {
   __syncthreads();
   if (threadIdx.x == 0) *x = sum;
 }
+// A runtime index keeps the array in local memory.
+__global__ void stack_array_overrun(int* x, int shift, int at) {
+  int a[10];
+  for (int k = 0; k < 10; k++) a[(k + shift) % 10] = k;
+  x[threadIdx.x] = a[at];
+}
 // Loads a tile of which the source holds unwritten bytes: they are unwritten in shared memory, too.
 __global__ void uninitialised_by_copy(const float* x, float* y) {
   __shared__ __align__(128) float s[64];
@@ -87,6 +93,11 @@ static const Bug kBugs[] = {
      [](bool fixed) {
        float* x = device_alloc<float>(32);
        out_of_bounds_shared<<<1, 32>>>(x, fixed ? 0 : 100);
+       SYNC("kernel");
+     }},
+    {"stack_array_overrun", "local memory access out of bounds: offset 40, 4 bytes; the stack frame of [A-Za-z0-9_]*stack_array_overrun[A-Za-z0-9_]* has 40 bytes",
+     [](bool fixed) {
+       stack_array_overrun<<<1, 32>>>(device_alloc<int>(32), 3, fixed ? 9 : 10);
        SYNC("kernel");
      }},
     {"misaligned", "misaligned access: address .* is not a multiple of 4",
