@@ -17,7 +17,8 @@ u8* Warp::global_slow(u64 a, u32 n, int lane) {
   }
   if (a >> 32 >= kSharedTag && a >> 32 <= kFuncTag)
     throw SimError(kIllegalAddress, "global access with the generic address of shared or local memory " + hex(a), lane);
-  throw SimError(kIllegalAddress, (mem_was_freed(a) ? "use after free: address " : "global memory access out of bounds: address ") + hex(a) + ", " + std::to_string(n) + " bytes; " + mem_describe(a, n), lane);
+  const char* what = mem_was_freed(a) ? "use after free" : "global memory access out of bounds";
+  throw SimError(kIllegalAddress, what + (": address " + hex(a)) + ", " + std::to_string(n) + " bytes; " + mem_describe(a, n), lane);
 }
 u8* Warp::shared_at(u32 a, u32 n, int lane, bool cluster_space) {
   u32 rank = a >> kRankShift, off = a & ((1u << kRankShift) - 1);

@@ -103,7 +103,8 @@ static const Bug kBugs[] = {
        atomic_out_of_bounds<<<1, 32>>>(x, fixed ? 31 : 32);
        SYNC("kernel");
      }},
-    {"stack_array_overrun", "local memory access out of bounds: offset 40, 4 bytes; the stack frame of [A-Za-z0-9_]*stack_array_overrun[A-Za-z0-9_]* has 40 bytes",
+    {"stack_array_overrun",
+     "local memory access out of bounds: offset 40, 4 bytes; the stack frame of [A-Za-z0-9_]*stack_array_overrun[A-Za-z0-9_]* has 40 bytes",
      [](bool fixed) {
        stack_array_overrun<<<1, 32>>>(device_alloc<int>(32), 3, fixed ? 9 : 10);
        SYNC("kernel");
