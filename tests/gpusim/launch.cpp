@@ -37,7 +37,7 @@ std::unique_ptr<Cluster> make_cluster(Launch& L, u32 id) {
       w->id = k;
       u32 left = threads - k * 32;
       w->live = left >= 32 ? kFullMask : (1u << left) - 1;
-      w->local_cap = std::max<u32>(L.fn->local_size, 256);
+      w->local_cap = std::max<u32>(align_up(L.fn->local_size, 16), 256);
       w->local.assign((size_t)w->local_cap * 32, 0xA5);
       Frame* f = new Frame;
       f->fn = L.fn;

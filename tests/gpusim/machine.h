@@ -33,6 +33,9 @@ constexpr u64 kFuncTag = 0x10002;    // "address" of a device function
 constexpr u32 kSmemBase = 1024;      // as on sm_90: the first KiB belongs to the system
 constexpr int kRankShift = 24;       // CTA rank inside a 32-bit shared::cluster address
 constexpr u32 kSmemMax = 227 * 1024;
+constexpr u32 kFrameGap = 64;  // bytes between stack frames that belong to none, so that an overrun does not reach the next
+
+constexpr u32 align_up(u32 v, u32 a) { return (v + a - 1) / a * a; }
 
 struct Warp;
 struct Cta;

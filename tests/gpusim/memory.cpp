@@ -98,6 +98,12 @@ std::string mem_name(u64 a) {
   return mem_find(a, al) ? "allocation #" + std::to_string(al.id) + " (" + al.what + ", " + std::to_string(al.size) + " bytes) + " + std::to_string(a - al.base)
                          : "no allocation";
 }
+bool mem_was_freed(u64 a) {
+  Heap& h = heap();
+  std::lock_guard<std::recursive_mutex> lk(h.mu);
+  auto f = h.freed.upper_bound(a);
+  return f != h.freed.begin() && a < std::prev(f)->second.base + std::prev(f)->second.size;
+}
 std::string mem_describe(u64 a, u64) {
   Heap& h = heap();
   std::lock_guard<std::recursive_mutex> lk(h.mu);
@@ -113,9 +119,7 @@ std::string mem_describe(u64 a, u64) {
   }
   if (it != h.live.end())
     s += (s.empty() ? "" : "; ") + std::string("nearest above: ") + std::to_string(it->second.base - a) + " bytes before " + describe(it->second);
-  auto f = h.freed.upper_bound(a);
-  if (f != h.freed.begin() && a < std::prev(f)->second.base + std::prev(f)->second.size)
-    s += "; inside FREED " + describe(std::prev(f)->second) + ": use after free";
+  if (mem_was_freed(a)) s += "; inside FREED " + describe(std::prev(h.freed.upper_bound(a))->second) + ": use after free";
   return s.empty() ? "no allocation exists" : s;
 }
 

@@ -11,6 +11,7 @@ struct Shadow {
   bool race, uninit;  // host-visible memory (managed, pinned) is written without the simulator's knowledge: checked for neither
   Pages<Cell> cells;  // by word
   Pages<u8> written;  // by byte
+  u32 born = 0;       // the operation of a stream that allocates it; 0: it was there for all
 };
 struct Alloc {
   u64 base = 0, size = 0;
@@ -23,6 +24,7 @@ struct Alloc {
 u64 mem_alloc(u64 size, const std::string& what, u64 align = 512, const std::string& where = "");
 bool mem_free(u64 p);
 bool mem_find(u64 a, Alloc& out);        // allocation that contains a
+bool mem_was_freed(u64 a);               // inside an allocation that is gone
 std::string mem_describe(u64 a, u64 n);  // for error messages
 std::string mem_name(u64 a);             // "allocation #3 (cudaMalloc, 1024 bytes) + 16"
 void mem_register(u64 base, u64 size, const std::string& what);

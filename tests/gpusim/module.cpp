@@ -21,8 +21,6 @@ std::vector<Func*>& all_funcs() {
 }
 std::recursive_mutex g_decode_mu;
 
-u32 align_up(u32 v, u32 a) { return (v + a - 1) / a * a; }
-
 void place_registers(Decoder& d) {
   Func& f = d.f;
   const AstFunc& af = d.af;
@@ -86,16 +84,17 @@ void layout(Decoder& d) {
   // module-scope .shared variables are visible to each function
   for (auto& v : d.lm.mod->globals)
     if (v.space == Space::Shared) add_shared(v);
-  for (auto& v : af.vars) {
-    if (v.space == Space::Local || v.space == Space::Param)
+  for (auto& v : af.vars)
+    if (v.space == Space::Param)
       add_local(v, v.scope);
     else if (v.space == Space::Shared)
       add_shared(v);
-  }
+  for (auto& v : af.vars)  // at the end of the frame: an overrun leaves it
+    if (v.space == Space::Local) add_local(v, v.scope);
   sh = align_up(sh, f.dyn_align);
   f.static_smem = sh - kSmemBase;
   for (auto& n : dyn) d.shared_off[n] = sh;
-  f.local_size = align_up(lo, 16);
+  f.local_size = lo;
   place_registers(d);
 }
 

@@ -168,6 +168,20 @@ void dec_bfind(Decoder& d, Inst& i) {
   i.aux = d.has("shiftamt");
   i.fn = t == Ty::S32 ? &bfind_h<s32> : t == Ty::S64 ? &bfind_h<s64> : ty_bits(t) == 64 ? &bfind_h<u64> : &bfind_h<u32>;
 }
+// The n-th set bit from a base upwards, or (n negative) downwards; with n 0 the base itself if it is set.
+void dec_fns(Decoder& d, Inst& i) {
+  i.o[0] = d.dst(d.op(0), 32);
+  for (int k = 1; k <= 3; k++) i.o[k] = d.src(d.op(k), 32);
+  i.fn = mk3<u32, u32, u32, s32>([](u32 mask, u32 base, s32 n) {
+    s64 left = n ? std::abs((s64)n) : 1;
+    for (s64 at = base; at >= 0 && at < 32; at += n < 0 ? -1 : 1) {
+      left -= mask >> at & 1;
+      if (!left) return (u32)at;
+      if (!n) break;
+    }
+    return kFullMask;
+  });
+}
 void dec_prmt(Decoder& d, Inst& i) {
   i.o[0] = d.dst(d.op(0), 32);
   for (int k = 1; k <= 3; k++) i.o[k] = d.src(d.op(k), 32);
@@ -232,6 +246,7 @@ void register_bits(DecodeTable& t) {
   t["bfe"] = dec_bfe;
   t["bfi"] = dec_bfi;
   t["bfind"] = dec_bfind;
+  t["fns"] = dec_fns;
   t["bmsk"] = dec_bmsk;
   t["prmt"] = dec_prmt;
   t["lop3"] = dec_lop3;

@@ -154,7 +154,7 @@ void enter(Warp& w, const Inst& i, Func* f, u32 m) {
   fr->parent = c;
   fr->ret_pc = w.cur.pc + 1;
   fr->depth = c->depth + 1;
-  fr->local_base = c->local_base + c->fn->local_size;
+  fr->local_base = align_up(c->local_base + c->fn->local_size + kFrameGap, 16);
   fr->live = m;
   fr->call_inst = &i;
   ensure_local(w, fr->local_base + f->local_size);

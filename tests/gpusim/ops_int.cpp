@@ -195,25 +195,27 @@ void dec_div_rem(Decoder& d, Inst& i) {
       return (T)(a % b);
     });
 }
+u32 max_s16x2(u32 a, u32 b) { return (u32)(u16)std::max((s16)a, (s16)b) | (u32)(u16)std::max((s16)(a >> 16), (s16)(b >> 16)) << 16; }
+u32 min_s16x2(u32 a, u32 b) { return (u32)(u16)std::min((s16)a, (s16)b) | (u32)(u16)std::min((s16)(a >> 16), (s16)(b >> 16)) << 16; }
 void dec_min_max(Decoder& d, Inst& i) {
-  Ty t = d.last_ty();
+  const bool relu = d.has("relu"), mn = d.part(0) == "min";
+  Ty t = relu ? d.any_ty() : d.last_ty();  // .relu follows an integer type
   if (ty_float(t)) return dec_float_arith(d, i);
-  bool mn = d.part(0) == "min";
-  auto last = d.a->parts.back();
-  if (last == "u16x2" || last == "s16x2" || d.has("u16x2") || d.has("s16x2")) {
+  if (relu && t != Ty::S32 && !d.has("s16x2")) d.bad(".relu of a type without sign");
+  if (d.has("u16x2") || d.has("s16x2")) {
     ops(d, i, 2, 32);
-    bool s = d.has("s16x2");
-    if (s)
-      i.fn =
-          mn ? mk2<u32, u32, u32>([](u32 a, u32 b) { return (u32)(u16)std::min((s16)a, (s16)b) | (u32)(u16)std::min((s16)(a >> 16), (s16)(b >> 16)) << 16; })
-             : mk2<u32, u32, u32>([](u32 a, u32 b) { return (u32)(u16)std::max((s16)a, (s16)b) | (u32)(u16)std::max((s16)(a >> 16), (s16)(b >> 16)) << 16; });
+    if (relu)
+      i.fn = mn ? mk2<u32, u32, u32>([](u32 a, u32 b) { return max_s16x2(min_s16x2(a, b), 0); })
+                : mk2<u32, u32, u32>([](u32 a, u32 b) { return max_s16x2(max_s16x2(a, b), 0); });
+    else if (d.has("s16x2"))
+      i.fn = mn ? mk2<u32, u32, u32>([](u32 a, u32 b) { return min_s16x2(a, b); }) : mk2<u32, u32, u32>([](u32 a, u32 b) { return max_s16x2(a, b); });
     else
       i.fn = mn ? mk2<u32, u32, u32>([](u32 a, u32 b) { return (u32)std::min((u16)a, (u16)b) | (u32)std::min((u16)(a >> 16), (u16)(b >> 16)) << 16; })
                 : mk2<u32, u32, u32>([](u32 a, u32 b) { return (u32)std::max((u16)a, (u16)b) | (u32)std::max((u16)(a >> 16), (u16)(b >> 16)) << 16; });
     return;
   }
   ops(d, i, 2, ty_bits(t));
-  if (d.has("relu"))
+  if (relu)
     i.fn = mn ? mk2<s32, s32, s32>([](s32 a, s32 b) { return std::max(0, std::min(a, b)); })
               : mk2<s32, s32, s32>([](s32 a, s32 b) { return std::max(0, std::max(a, b)); });
   else

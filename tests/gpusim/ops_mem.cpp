@@ -17,7 +17,8 @@ u8* Warp::global_slow(u64 a, u32 n, int lane) {
   }
   if (a >> 32 >= kSharedTag && a >> 32 <= kFuncTag)
     throw SimError(kIllegalAddress, "global access with the generic address of shared or local memory " + hex(a), lane);
-  throw SimError(kIllegalAddress, "global memory access out of bounds: address " + hex(a) + ", " + std::to_string(n) + " bytes; " + mem_describe(a, n), lane);
+  const char* what = mem_was_freed(a) ? "use after free" : "global memory access out of bounds";
+  throw SimError(kIllegalAddress, what + (": address " + hex(a)) + ", " + std::to_string(n) + " bytes; " + mem_describe(a, n), lane);
 }
 u8* Warp::shared_at(u32 a, u32 n, int lane, bool cluster_space) {
   u32 rank = a >> kRankShift, off = a & ((1u << kRankShift) - 1);
@@ -41,12 +42,14 @@ u8* Warp::shared_at(u32 a, u32 n, int lane, bool cluster_space) {
   return c->smem.data() + off;
 }
 u8* Warp::local_at(u64 off, u32 n, int lane) {
-  if (off + n > local_cap)
-    throw SimError(
-        kIllegalAddress,
-        "local memory access out of bounds: offset " + std::to_string(off) + ", " + std::to_string(n) + " bytes; the stack has " + std::to_string(local_cap),
-        lane);
-  return local.data() + (size_t)lane * local_cap + off;
+  for (const Frame* f = cur.fr; f; f = f->parent)  // a callee is handed addresses of its callers' frames
+    if (off >= f->local_base && off + n <= f->local_base + f->fn->local_size) return local.data() + (size_t)lane * local_cap + off;
+  const Frame* f = cur.fr;  // the nearest frame below, or the kernel's
+  while (f->parent && off < f->local_base) f = f->parent;
+  throw SimError(kIllegalAddress,
+                 "local memory access out of bounds: offset " + std::to_string((s64)off - f->local_base) + ", " + std::to_string(n) +
+                     " bytes; the stack frame of " + f->fn->ast->name + " has " + std::to_string(f->fn->local_size) + " bytes",
+                 lane);
 }
 u8* Warp::resolve(Space sp, u64 a, u32 n, int lane, bool cluster_space) {
   switch (sp) {

@@ -36,6 +36,7 @@ struct AstInst {
   bool pred_neg = false;
   int line = 0;                    // line in the PTX text
   int loc_file = 0, loc_line = 0;  // nearest .loc in front
+  int inlined = 0;                 // where that was inlined: index into Module::inlined, 0: nowhere
   int scope = 0;                   // lexical scope for registers and labels
 };
 
@@ -92,6 +93,10 @@ struct Module {
   std::vector<std::unique_ptr<AstFunc>> funcs;
   std::unordered_map<std::string, AstFunc*> by_name;
   std::map<int, std::string> files;
+  struct Inlined {
+    int file, line, outer;  // outer: where this was inlined in turn, as `inlined` above
+  };
+  std::vector<Inlined> inlined{{0, 0, 0}};
   std::string target;
 };
 

@@ -27,6 +27,11 @@ bool op_ordered(const Launch& l, const Clock* c, const Epoch& e) {
     if ((op_seen(l.before, op) || (c && op_seen(c->ops, op))) && covers(clock, e)) return true;
   return false;
 }
+bool allocated_before(const Launch& l, const Clock* c, const Shadow& s) {
+  Epoch e;
+  e.op = s.born, e.agent = kHostAgent, e.clock = 1;
+  return !s.born || op_ordered(l, c, e);
+}
 u64 uid_of(const Cluster& c, u32 agent) { return (u64)c.id << kAgentBits | agent; }
 
 // What this cluster knows, in terms that another cluster or launch understands.
@@ -110,6 +115,11 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
   const Clock& clocks = a.clocks ? *a.clocks : w.clock;
   const u32 local = a.agent == ~0u ? w.agent : a.agent, clock = a.agent == ~0u ? w.clock.of(w.agent) : a.clock;
   const u32 me = (u32)uid_of(*w.cluster, local);
+  if (!allocated_before(l, &clocks, *sh))
+    race_report(*w.L,
+                "(global memory, use before its allocation) at address " + hex(addr) + ", " + mem_name(addr) + ": " + agent_name(*w.cluster, w.agent) + " at " +
+                    line_name(l, a.line) + "\n  against " + op_name(sh->born) + ", which no stream order, event or synchronisation puts before this launch",
+                -4, (int)sh->born);
   auto ordered = [&](const Epoch& e, bool& lanes) {
     if (e.op != l.op) return op_ordered(l, &clocks, e);
     if (e.agent >> kAgentBits != w.cluster->id) {
@@ -169,7 +179,12 @@ void race_host(Launch& op, u64 addr, u64 n, bool write) {
   n = std::min(n, sh->base + sh->size - addr);
   Access a;
   a.write = a.strong = write;
-  bool said = false;
+  bool said = !allocated_before(op, nullptr, *sh);
+  if (said) {
+    ++op.num_races;
+    fprintf(stderr, "[gpusim] RACE (global memory): %s %s address %s, %s, and no stream order, event or synchronisation puts %s before it\n", op.name.c_str(),
+            write ? "writes" : "reads", hex(addr).c_str(), mem_name(addr).c_str(), op_name(sh->born).c_str());
+  }
   for_each_word(addr - sh->base, n, [&](u64 word, u32 mask) {
     Cell& c = sh->cells[word];
     auto check = [&](const Epoch& e) {

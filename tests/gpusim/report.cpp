@@ -13,12 +13,28 @@ std::string inst_text(const Inst* in) {
   std::string pre = in->ast->pred.empty() ? "" : std::string("@") + (in->ast->pred_neg ? "!" : "") + std::string(in->ast->pred) + " ";
   return pre + t;
 }
+namespace {
+std::string place(const Module& m, int file, int line) {
+  auto it = m.files.find(file);
+  return (it == m.files.end() ? "file " + std::to_string(file) : it->second) + ":" + std::to_string(line);
+}
+bool is_cuda_header(const Module& m, int file) {  // of the toolkit or of NVIDIA's wheels; never a .cu
+  auto it = m.files.find(file);
+  if (it == m.files.end()) return false;
+  const std::string& s = it->second;
+  return s.compare(s.size() - std::min<size_t>(s.size(), 3), 3, ".cu") && (s.find("/cuda") != s.npos || s.find("/nvidia/") != s.npos);
+}
+}  // namespace
+// With the nearest caller that is not the toolkit's, when the code was inlined: an atomicAdd is a line of CUDA's headers.
 std::string source_of(const Func* f, const Inst* in) {
-  std::string s = "PTX line " + std::to_string(in->ast ? in->ast->line : 0);
-  if (in->ast && in->ast->loc_line) {
-    auto it = f->mod->files.find(in->ast->loc_file);
-    s += ", " + (it == f->mod->files.end() ? "file " + std::to_string(in->ast->loc_file) : it->second) + ":" + std::to_string(in->ast->loc_line);
-  }
+  if (!in->ast) return "PTX line 0";
+  const AstInst& a = *in->ast;
+  const Module& m = *f->mod;
+  std::string s = "PTX line " + std::to_string(a.line);
+  if (a.loc_line) s += ", " + place(m, a.loc_file, a.loc_line);
+  int at = a.inlined;
+  while (at && is_cuda_header(m, m.inlined[at].file) && m.inlined[at].outer) at = m.inlined[at].outer;
+  if (at) s += ", inlined at " + place(m, m.inlined[at].file, m.inlined[at].line);
   return s;
 }
 std::string cta_name(const Cta& c) {

@@ -21,12 +21,9 @@ int check_range(const void* p, size_t n, const char* what) {  // copies that sta
     fprintf(stderr, "[gpusim] %s of %zu bytes runs past the allocation: %s\n", what, n, mem_describe((u64)p, n).c_str());
     return kInvalidValue;
   }
-  if (n && !mem_find((u64)p, a)) {
-    const std::string s = mem_describe((u64)p, n);
-    if (s.find("use after free") != std::string::npos) {
-      fprintf(stderr, "[gpusim] %s of %zu bytes: %s\n", what, n, s.c_str());
-      return kInvalidValue;
-    }
+  if (n && !mem_find((u64)p, a) && mem_was_freed((u64)p)) {
+    fprintf(stderr, "[gpusim] %s of %zu bytes: use after free: %s\n", what, n, mem_describe((u64)p, n).c_str());
+    return kInvalidValue;
   }
   return 0;
 }
@@ -124,6 +121,19 @@ cudaError_t allocate(void** p, size_t n, const char* what, const std::string& wh
   } catch (const std::exception& e) { fprintf(stderr, "[gpusim] %s of %zu bytes: %s\n", what, n, e.what()); }
   return ret(*p ? 0 : 2);
 }
+// The address is good at once; who uses it must come after the allocation, which happens in its stream.
+cudaError_t allocate_in(void** p, size_t n, cudaStream_t stream, const char* what, const std::string& where) {
+  Guard lk(api_mutex());
+  if (!is_stream(stream)) return refuse_stream(what);
+  if (cudaError_t e = allocate(p, n, what, where)) return e;
+  Shadow* shadow = mem_shadow_of((u64)*p);
+  if (!shadow) OK;
+  auto op = std::make_shared<Launch>();
+  op->name = what;
+  streams().enqueue(queue_of(stream), op, [](Launch&) { return 0; });
+  shadow->born = op->op;
+  OK;
+}
 }  // namespace
 
 extern "C" {
@@ -131,8 +141,8 @@ API cudaError_t cudaMalloc(void** p, size_t n) { return allocate(p, n, "cudaMall
 API cudaError_t cudaMallocManaged(void** p, size_t n, unsigned) { return allocate(p, n, "cudaMallocManaged", CALLER); }
 API cudaError_t cudaMallocHost(void** p, size_t n) { return allocate(p, n, "cudaMallocHost", CALLER); }
 API cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) { return allocate(p, n, "cudaHostAlloc", CALLER); }
-API cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t) { return allocate(p, n, "cudaMallocAsync", CALLER); }
-API cudaError_t cudaMallocFromPoolAsync(void** p, size_t n, cudaMemPool_t, cudaStream_t) { return allocate(p, n, "cudaMallocAsync", CALLER); }
+API cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t s) { return allocate_in(p, n, s, "cudaMallocAsync", CALLER); }
+API cudaError_t cudaMallocFromPoolAsync(void** p, size_t n, cudaMemPool_t, cudaStream_t s) { return allocate_in(p, n, s, "cudaMallocFromPoolAsync", CALLER); }
 API cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t w, size_t h) {
   if (!pitch || w > kDeviceBytes || h > kDeviceBytes || (w > 0 && h > kDeviceBytes / w)) return ret(pitch ? 2 : kInvalidValue);
   *pitch = (w + 511) / 512 * 512;

@@ -61,6 +61,13 @@ __global__ void count_in_shared(int* x, bool fixed) {
   __syncthreads();
   if (threadIdx.x == 0) *x = sum;
 }
+__global__ void atomic_out_of_bounds(int* x, int at) { atomicAdd(x + at, 1); }
+// A runtime index keeps the array in local memory.
+__global__ void stack_array_overrun(int* x, int shift, int at) {
+  int a[10];
+  for (int k = 0; k < 10; k++) a[(k + shift) % 10] = k;
+  x[threadIdx.x] = a[at];
+}
 // Loads a tile of which the source holds unwritten bytes: they are unwritten in shared memory, too.
 __global__ void uninitialised_by_copy(const float* x, float* y) {
   __shared__ __align__(128) float s[64];
@@ -89,13 +96,26 @@ static const Bug kBugs[] = {
        out_of_bounds_shared<<<1, 32>>>(x, fixed ? 0 : 100);
        SYNC("kernel");
      }},
+    {"atomic_out_of_bounds", "device_atomic_functions.hpp:[0-9]+, inlined at .*bugs_memory.cu:[0-9]+: atom",
+     [](bool fixed) {
+       int* x = device_alloc<int>(32);
+       must(cudaMemset(x, 0, 128), "cudaMemset");
+       atomic_out_of_bounds<<<1, 32>>>(x, fixed ? 31 : 32);
+       SYNC("kernel");
+     }},
+    {"stack_array_overrun",
+     "local memory access out of bounds: offset 40, 4 bytes; the stack frame of [A-Za-z0-9_]*stack_array_overrun[A-Za-z0-9_]* has 40 bytes",
+     [](bool fixed) {
+       stack_array_overrun<<<1, 32>>>(device_alloc<int>(32), 3, fixed ? 9 : 10);
+       SYNC("kernel");
+     }},
     {"misaligned", "misaligned access: address .* is not a multiple of 4",
      [](bool fixed) {
        char* x = device_alloc<char>(1024);
        misaligned<<<1, 32>>>(x, fixed ? 0 : 1);
        SYNC("kernel");
      }},
-    {"use_after_free", "inside FREED allocation #[0-9]+ .*use after free",
+    {"use_after_free", "ERROR use after free: .*inside FREED allocation #[0-9]+ .*use after free",
      [](bool fixed) {
        int* x = nullptr;
        must(cudaMalloc(&x, 1024), "cudaMalloc");

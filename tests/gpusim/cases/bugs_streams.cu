@@ -145,7 +145,33 @@ static const Bug kBugs[] = {
        bystander<<<1, 1, 0, s.b>>>(y);
        SYNC("kernels");
      }},
-    {"freed_under_a_kernel", "use after free.*",
+    {"async_allocation_in_another_stream", "RACE \\(global memory, use before its allocation\\)",
+     [](bool fixed) {
+       Streams s;
+       int* x = nullptr;
+       cudaEvent_t e;
+       must(cudaEventCreate(&e), "event");
+       must(cudaMallocAsync(&x, 4, s.a), "cudaMallocAsync");
+       must(cudaEventRecord(e, s.a), "record");
+       if (fixed) must(cudaStreamWaitEvent(s.b, e, 0), "wait");
+       bystander<<<1, 1, 0, s.b>>>(x);
+       SYNC("kernel");
+       must(cudaFreeAsync(x, s.a), "cudaFreeAsync");
+       SYNC("free");
+       cudaEventDestroy(e);
+     }},
+    {"async_allocation_filled_in_another_stream", "RACE \\(global memory\\): cudaMemsetAsync writes .*puts cudaMallocAsync .* before it",
+     [](bool fixed) {
+       Streams s;
+       int* x = nullptr;
+       must(cudaMallocAsync(&x, 4, s.a), "cudaMallocAsync");
+       if (fixed) must(cudaStreamSynchronize(s.a), "allocation");
+       must(cudaMemsetAsync(x, 0, 4, s.b), "fill");
+       SYNC("fill");
+       must(cudaFreeAsync(x, s.a), "cudaFreeAsync");
+       SYNC("free");
+     }},
+    {"freed_under_a_kernel", "ERROR use after free.*",
      [](bool fixed) {
        Streams s;
        int* x = nullptr;
@@ -156,7 +182,7 @@ static const Bug kBugs[] = {
        must(cudaFreeAsync(x, fixed ? s.a : s.b), "cudaFreeAsync");
        SYNC("kernel");
      }},
-    {"freed_beside_a_kernel", "use after free.*",
+    {"freed_beside_a_kernel", "ERROR use after free.*",
      [](bool fixed) {
        Streams s;
        int* x = nullptr;

@@ -5,6 +5,7 @@
 #include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -28,6 +29,15 @@ __global__ void atomics(float* f, unsigned* h, unsigned* b, unsigned long long* 
   asm volatile("{.reg .b128 a, b, d; mov.b128 a, {%1, %1}; mov.b128 b, {%2, %1}; atom.global.cas.b128 d, [%0], a, b; }" ::"l"(q + 2),
                "l"((unsigned long long)threadIdx.x), "l"((unsigned long long)threadIdx.x + 1)
                : "memory");
+}
+__global__ void relu_min_max(const int* x, const int* y, int* r) {  // 8 results a thread
+  const int i = threadIdx.x, a = x[i], b = y[i], c = y[31 - i];
+  r += 8 * i;
+  r[0] = __vimax_s32_relu(a, b), r[1] = __vimin_s32_relu(a, b), r[2] = __vimax3_s32_relu(a, b, c), r[3] = __viaddmin_s32_relu(a, b, c);
+  r[4] = __vimax_s16x2_relu(a, b), r[5] = __vimin_s16x2_relu(a, b), r[6] = __vimin3_s16x2_relu(a, b, c), r[7] = __viaddmax_s16x2_relu(a, b, c);
+}
+__global__ void find_nth_set(const unsigned* mask, const int* base, const int* n, int* r) {
+  asm("fns.b32 %0, %1, %2, %3;" : "=r"(r[threadIdx.x]) : "r"(mask[threadIdx.x]), "r"(base[threadIdx.x]), "r"(n[threadIdx.x]));
 }
 __global__ void __cluster_dims__(2, 1, 1) st_async(int* out) {
   __shared__ __align__(16) int s[64];
@@ -283,5 +293,27 @@ int main() {
       ok &= fabs(s - DC[i * 8 + j]) < 1e-9 * fabs(s) + 1e-12;
     }
   check(ok, "mma.sync m8n8k4 f64");
+  std::vector<int> X(32), Y(32);
+  for (int i = 0; i < 32; i++) X[i] = (rand() ^ rand() << 8) * (i % 2 ? 1 : -1), Y[i] = (rand() ^ rand() << 8) * (i % 4 < 2 ? 1 : -1);
+  auto* rm = to_device(std::vector<int>(256));
+  relu_min_max<<<1, 32>>>(to_device(X), to_device(Y), rm);
+  auto RM = to_host(rm, 256);
+  ok = true;
+  for (int i = 0; i < 32; i++) {
+    const int a = X[i], b = Y[i], c = Y[31 - i], sum = (int)((unsigned)a + b), *r = &RM[8 * i];
+    ok &= r[0] == std::max({a, b, 0}) && r[1] == std::max(std::min(a, b), 0) && r[2] == std::max({a, b, c, 0}) && r[3] == std::max(std::min(sum, c), 0);
+    for (int half = 0; half < 32; half += 16) {
+      auto part = [&](int v) { return (int)(short)(v >> half); };
+      const int p = part(a), q = part(b), s = part(c);
+      ok &= part(r[4]) == std::max({p, q, 0}) && part(r[5]) == std::max(std::min(p, q), 0) && part(r[6]) == std::max(std::min({p, q, s}), 0) &&
+            part(r[7]) == std::max({(int)(short)(p + q), s, 0});
+    }
+  }
+  check(ok, "min, max .relu of s32 and s16x2");
+  // mask 0b10110100: its set bits are 2, 4, 5, 7
+  const std::vector<int> base{0, 0, 2, 3, 4, 3, 7, 7, 31, 6, 0, 0}, nth{1, 3, 1, 0, 0, -1, -4, -5, -1, 2, 4, 5}, found{2, 5, 2, -1, 4, 2, 2, -1, 7, -1, 7, -1};
+  auto* fr = to_device(std::vector<int>(12));
+  find_nth_set<<<1, 12>>>(to_device(std::vector<unsigned>(12, 0xb4)), to_device(base), to_device(nth), fr);
+  check(to_host(fr, 12) == found, "fns");
   return finish();
 }
