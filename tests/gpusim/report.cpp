@@ -18,11 +18,11 @@ std::string place(const Module& m, int file, int line) {
   auto it = m.files.find(file);
   return (it == m.files.end() ? "file " + std::to_string(file) : it->second) + ":" + std::to_string(line);
 }
-bool is_cuda_header(const Module& m, int file) {  // of the toolkit or of NVIDIA's wheels; never a .cu
+bool is_cuda_header(const Module& m, int file) {  // of the toolkit or of NVIDIA's wheels
   auto it = m.files.find(file);
   if (it == m.files.end()) return false;
   const std::string& s = it->second;
-  return s.compare(s.size() - std::min<size_t>(s.size(), 3), 3, ".cu") && (s.find("/cuda") != s.npos || s.find("/nvidia/") != s.npos);
+  return s.find("/include/") != s.npos && (s.find("/cuda") != s.npos || s.find("/nvidia/") != s.npos);
 }
 }  // namespace
 // With the nearest caller that is not the toolkit's, when the code was inlined: an atomicAdd is a line of CUDA's headers.
