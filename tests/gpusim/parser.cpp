@@ -1,7 +1,5 @@
 // PTX text -> Module. A hand-written tokenizer and a recursive-descent parser.
-#include <cstdlib>
 #include <cstring>
-#include <tuple>
 #include "tests/gpusim/ptx.h"
 #include "tests/gpusim/ptx_text.h"
 
@@ -12,8 +10,7 @@ struct Parser {
   Module& m;
   const char *p, *end;
   int line = 1;
-  int loc_file = 0, loc_line = 0, loc_inlined = 0;
-  std::map<std::tuple<int, int, int>, int> inlined_at;  // by place of this function: where its last .loc was inlined
+  Place place;
 
   explicit Parser(Module& mod) : m(mod), p(mod.text.data()), end(p + mod.text.size()) {}
 
@@ -385,8 +382,7 @@ struct Parser {
     expect('{');
     f.has_body = true;
     int scope = new_scope(f, -1);
-    loc_file = loc_line = loc_inlined = 0;
-    inlined_at.clear();
+    place = Place();
     std::vector<int> stack{scope};
     while (!stack.empty()) {
       char c = peek();
@@ -433,29 +429,18 @@ struct Parser {
     }
   }
   void loc() {  // file line column[, function_name X, inlined_at file line column]
-    loc_file = number().imm;
-    loc_line = number().imm;
-    const int column = number().imm;
+    const int file = number().imm, at = number().imm, column = number().imm;
     const char* from = p;
     while (p < end && *p != '\n') p++;
-    const std::string_view rest(from, p - from), key = "inlined_at";
-    loc_inlined = 0;
-    if (const size_t at = rest.find(key); at != rest.npos) {
-      char* next = const_cast<char*>(from + at + key.size());
-      const int f = strtol(next, &next, 10), l = strtol(next, &next, 10), c = strtol(next, &next, 10);
-      auto outer = inlined_at.find({f, l, c});
-      loc_inlined = (int)m.inlined.size();
-      m.inlined.push_back({f, l, outer == inlined_at.end() ? 0 : outer->second});
-    }
-    inlined_at[{loc_file, loc_line, column}] = loc_inlined;
+    place.set(m, file, at, column, {from, (size_t)(p - from)});
   }
 
   void statement(AstFunc& f, int scope) {
     AstInst in;
     in.line = line;
-    in.loc_file = loc_file;
-    in.loc_line = loc_line;
-    in.inlined = loc_inlined;
+    in.loc_file = place.file;
+    in.loc_line = place.line;
+    in.inlined = place.inlined;
     in.scope = scope;
     if (accept('@')) {
       if (accept('!')) in.pred_neg = true;
