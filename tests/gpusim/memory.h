@@ -8,10 +8,12 @@ namespace atoll::gpusim {
 
 struct Shadow {
   u64 base, size;
-  bool race, uninit;  // host-visible memory (managed, pinned) is written without the simulator's knowledge: checked for neither
-  Pages<Cell> cells;  // by word
-  Pages<u8> written;  // by byte
-  u32 born = 0;       // the operation of a stream that allocates it; 0: it was there for all
+  bool race, uninit;    // host-visible memory (managed, pinned) is written without the simulator's knowledge: checked for neither
+  Pages<Cell> cells;    // by word
+  Pages<u8> written;    // by byte
+  u32 born = 0;         // the operation of a stream that allocates it; 0: it was there for all
+  std::set<u32> users;  // launches, copies and fills that touched it
+  u32 last_user = 0;
 };
 struct Alloc {
   u64 base = 0, size = 0;

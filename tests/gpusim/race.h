@@ -61,6 +61,7 @@ void race_shared(Warp& w, uint32_t addr, uint32_t n, const Access& a);
 void race_global(Warp& w, uint64_t addr, uint32_t n, const Access& a);
 void race_host(Launch& op, uint64_t addr, uint64_t n, bool write);  // copies and fills
 void race_release_relaxed(Warp& w, Clock& to, bool near);  // an arrival that is .relaxed: what the last fence released
+void race_free(Launch& op, uint64_t addr);  // by a stream: what used the allocation must come before
 void race_release(Warp& w, Clock& to, uint32_t mask = ~0u);  // mask: the lanes that arrive; they release what they did, and what was synchronised with them
 void race_acquire(Warp& w, const Clock& from);
 Clock& race_sync_var(Cluster& c, uint32_t addr);

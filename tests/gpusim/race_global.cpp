@@ -27,10 +27,14 @@ bool op_ordered(const Launch& l, const Clock* c, const Epoch& e) {
     if ((op_seen(l.before, op) || (c && op_seen(c->ops, op))) && covers(clock, e)) return true;
   return false;
 }
-bool allocated_before(const Launch& l, const Clock* c, const Shadow& s) {
+bool comes_after(const Launch& l, const Clock* c, u32 op) {  // the whole of another operation
   Epoch e;
-  e.op = s.born, e.agent = kHostAgent, e.clock = 1;
-  return !s.born || op_ordered(l, c, e);
+  e.op = op, e.agent = kHostAgent, e.clock = 1;
+  return op_ordered(l, c, e);
+}
+bool allocated_before(const Launch& l, const Clock* c, const Shadow& s) { return !s.born || comes_after(l, c, s.born); }
+void note_user(Shadow& s, u32 op) {
+  if (s.last_user != op) s.users.insert(s.last_user = op);
 }
 u64 uid_of(const Cluster& c, u32 agent) { return (u64)c.id << kAgentBits | agent; }
 
@@ -112,6 +116,7 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
   Shadow* sh = mem_shadow(w, addr, n);
   if (!sh || !sh->race) return;
   const Launch& l = *w.L;
+  note_user(*sh, l.op);
   const Clock& clocks = a.clocks ? *a.clocks : w.clock;
   const u32 local = a.agent == ~0u ? w.agent : a.agent, clock = a.agent == ~0u ? w.clock.of(w.agent) : a.clock;
   const u32 me = (u32)uid_of(*w.cluster, local);
@@ -176,6 +181,7 @@ void race_global(Warp& w, u64 addr, u32 n, const Access& a) {
 void race_host(Launch& op, u64 addr, u64 n, bool write) {
   Shadow* sh = mem_shadow_of(addr);
   if (!sh || !sh->race) return;
+  note_user(*sh, op.op);
   n = std::min(n, sh->base + sh->size - addr);
   Access a;
   a.write = a.strong = write;
@@ -208,6 +214,18 @@ void race_host(Launch& op, u64 addr, u64 n, bool write) {
     if (mask == 15) c.read[0] = c.read[1] = Epoch();
     merge_write(c, now);
   });
+}
+
+void race_free(Launch& op, u64 addr) {
+  const Shadow* sh = mem_shadow_of(addr);
+  if (!sh || !sh->race) return;
+  for (u32 user : sh->users) {
+    if (comes_after(op, nullptr, user)) continue;
+    ++op.num_races;
+    fprintf(stderr, "[gpusim] RACE (global memory): %s frees %s, which %s used, and no stream order, event or synchronisation is between them\n", op.name.c_str(),
+            mem_name(addr).c_str(), op_name(user).c_str());
+    return;
+  }
 }
 
 // ---- flags and fences between blocks ------------------------------------------------------------

@@ -161,7 +161,8 @@ API cudaError_t cudaFreeAsync(void* p, cudaStream_t s) {
   if (p && (!mem_find((u64)p, a) || a.base != (u64)p)) return refuse("cudaFreeAsync", "not the base of an allocation: " + mem_describe((u64)p, 1), kInvalidValue);
   auto op = std::make_shared<Launch>();
   op->name = "cudaFreeAsync";
-  streams().enqueue(queue_of(s), op, [p](Launch&) {
+  streams().enqueue(queue_of(s), op, [p](Launch& l) {
+    if (options().race) race_free(l, (u64)p);
     if (!p || mem_free((u64)p)) return 0;
     fprintf(stderr, "[gpusim] cudaFreeAsync: freed before: %s\n", mem_describe((u64)p, 1).c_str());
     return (int)kIllegalAddress;

@@ -171,7 +171,22 @@ static const Bug kBugs[] = {
        must(cudaFreeAsync(x, s.a), "cudaFreeAsync");
        SYNC("free");
      }},
-    {"freed_under_a_kernel", "ERROR use after free.*",
+    {"freed_in_another_stream", "RACE \\(global memory\\): cudaFreeAsync frees allocation .* which .* used|use after free",
+     [](bool fixed) {
+       Streams s;
+       int* x = nullptr;
+       cudaEvent_t e;
+       must(cudaEventCreate(&e), "event");
+       must(cudaMallocAsync(&x, 4, s.a), "cudaMallocAsync");
+       bystander<<<1, 1, 0, s.a>>>(x);
+       must(cudaEventRecord(e, s.a), "record");
+       if (fixed)
+         while (cudaEventQuery(e) == cudaErrorNotReady) {}
+       must(cudaFreeAsync(x, s.b), "cudaFreeAsync");
+       SYNC("free");
+       cudaEventDestroy(e);
+     }},
+    {"freed_under_a_kernel", "ERROR use after free.*|RACE \\(global memory\\): cudaFreeAsync frees",
      [](bool fixed) {
        Streams s;
        int* x = nullptr;
