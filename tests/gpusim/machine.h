@@ -272,7 +272,7 @@ struct Barrier {
   u32 popc = 0;
   bool andv = true, orv = false;
   std::vector<std::pair<int, u32>> waiting;  // warp, mask
-  Clock clock;
+  Clock clock, released, pending;            // the last two as in Warp
   int gen = 0;
 };
 

@@ -252,7 +252,10 @@ void bar_h(Warp& w, const Inst& i, u32 m) {
                                             (b.expected ? std::to_string(b.expected) : "all") + " and " + (cnt ? std::to_string(cnt) : "all") +
                                             " in one phase");
   b.arrived += cnt && m == w.live ? 32 : __builtin_popcount(m);
-  if (w.cluster->race) race_release(w, b.clock);
+  if (w.cluster->race) {
+    race_release(w, b.clock);
+    b.released.join(w.released), b.pending.join(w.pending);
+  }
   if (i.aux >= kBarPopc) {
     u32 p = *w.reg<u32>(i.o[3]);
     if (i.aux2 & 4) p = ~p;
@@ -437,6 +440,8 @@ void barrier_check(Cta& c, int id) {
     if (any && c.cluster->race) {
       race_acquire(*wp, b.clock);
       race_warp_sync(*wp, kFullMask);
+      // Each thread's fence, a barrier, one thread's flag; or the other way round: PyTorch's reductions rely on it, and fences act on memory for all.
+      wp->released.join(b.released), wp->pending.join(b.pending);
     }
   }
 }

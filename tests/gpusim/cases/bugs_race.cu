@@ -53,6 +53,20 @@ __global__ void last_block(int* parts, unsigned* count, int* out, bool fixed) {
   for (int k = 0; k < gridDim.x; k++) s += parts[k];
   out[0] = s;
 }
+// The same with many threads: each fences, a barrier, and thread 0 counts for all.
+__global__ void last_block_of_many(int* parts, unsigned* count, int* out, bool before, bool after) {
+  __shared__ bool last;
+  parts[blockIdx.x * blockDim.x + threadIdx.x] = 1;
+  if (before) __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(count, 1) == gridDim.x - 1;
+  __syncthreads();
+  if (!last) return;
+  if (after) __threadfence();
+  int s = 0;
+  for (int k = 0; k < gridDim.x; k++) s += parts[k * blockDim.x + threadIdx.x];
+  out[threadIdx.x] = s;
+}
 __global__ void fill(int* x, int v) { x[threadIdx.x] = v; }
 __global__ void add(const int* x, int* y) { y[threadIdx.x] = x[threadIdx.x] + 1; }
 __global__ void two_barriers(int* x, bool fixed) {
@@ -116,6 +130,12 @@ __global__ void shuffle_with(unsigned mask, int* x) {
 }
 #define SYNC(what) must(cudaDeviceSynchronize(), what)
 
+static void many_last(bool before, bool after) {
+  int* out = device_alloc<int>(64);
+  last_block_of_many<<<6, 64>>>(device_alloc<int>(384), to_device(std::vector<unsigned>(1)), out, before, after);
+  SYNC("kernel");
+  if (before && after) check(to_host(out, 64)[63] == 6, "the last block sums all parts");
+}
 static void stream_order(bool fixed, bool non_blocking) {
   int *x = device_alloc<int>(32), *y = device_alloc<int>(32);
   cudaStream_t a, b;
@@ -179,6 +199,8 @@ static const Bug kBugs[] = {
        SYNC("kernel");
        if (fixed) check(to_host(out, 1)[0] == 6, "the last block sums all parts");
      }},
+    {"last_block_without_fence_before_the_barrier", "RACE \\(global memory, read after write\\)", [](bool fixed) { many_last(fixed, true); }},
+    {"last_block_without_fence_after_the_barrier", "RACE \\(global memory, read after write\\)", [](bool fixed) { many_last(true, fixed); }},
     {"no_wait_for_an_event", "RACE \\(global memory.*|read of global memory that nobody has written", [](bool fixed) { stream_order(fixed, true); }},
     {"no_wait_between_blocking_streams", "RACE \\(global memory.*|read of global memory that nobody has written",
      [](bool fixed) { stream_order(fixed, false); }},
